@@ -1,0 +1,1 @@
+"""The ASGI side of a request: scopes, streams and their tasks; no sockets, no Django."""
