@@ -157,7 +157,7 @@ class Timeouts:
     #: Idle between requests. Longer than the 60 s of common balancers, so that they
     #: close first and no request of theirs meets a closing socket.
     keep_alive: float | None = setting(75.0, seconds_or_none)
-    #: A whole response, from the end of the request's head.
+    #: A whole response, from the end of the request.
     request: float | None = setting(None, seconds_or_none)
     #: From a WebSocket's handshake to the application's accept or denial.
     websocket_connect: float | None = setting(10.0, seconds_or_none)
@@ -207,6 +207,25 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the layer above supplies: how the server reaches Django without knowing it.
+
+    ``on_started`` and ``on_stopping`` are called once in each serving process.
+    ``error_page(scope, error)`` returns ``(status, headers, body)`` for an application
+    that failed before it answered, or None for the plain page.
+    """
+
+    on_started: Callable[[], None] | None = None
+    on_stopping: Callable[[], None] | None = None
+    error_page: (
+        Callable[
+            [Any, BaseException], tuple[int, list[tuple[bytes, bytes]], bytes] | None
+        ]
+        | None
+    ) = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """A server, described. Build it with :func:`build_config`."""
 
@@ -219,6 +238,7 @@ class Config:
     limits: Limits = Limits()
     websocket: WebSocketSettings = WebSocketSettings()
     logging: Logging = Logging()
+    hooks: Hooks = Hooks()
 
 
 _SECTIONS: dict[str, type] = {

@@ -56,12 +56,19 @@ class LifespanFailed(DjangoDaphneError):
 class ProtocolError(DjangoDaphneError):
     """A peer sent what its protocol forbids.
 
-    ``status`` is the HTTP status to answer with; the text says why, for the log.
+    ``status`` is the HTTP status to answer with and ``headers`` what the answer needs
+    besides; the text says why, for the log.
     """
 
-    def __init__(self, reason: str, status: int = 400) -> None:
+    def __init__(
+        self,
+        reason: str,
+        status: int = 400,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(reason)
         self.status = status
+        self.headers = list(headers)
 
 
 class ClientDisconnected(OSError):

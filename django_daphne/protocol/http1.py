@@ -1,0 +1,967 @@
+"""HTTP/1.1 on one connection (RFC 9112), without I/O.
+
+One request is in progress at a time. What a client sends ahead (pipelining) stays raw
+bytes until its turn comes, so that it costs neither objects nor parsing, and reading
+stops when too much of it waits.
+
+The division of labour with httptools: we find the end of the head and read the request
+line; httptools reads the header section; framing, chunks and the reuse of the connection
+are ours again. httptools by itself refuses methods that it does not know and targets
+that are not ASCII, drops the body of any request with an Upgrade field, cannot say where
+in a feed a message ended, and limits nothing. So its parser is only ever fed whole
+header sections behind a request line of our own making, and thrown away whenever it
+might believe itself inside a body.
+
+Requests are handed on by ``begin(engine, head)``, which returns the stream that will
+hear ``data``, ``end`` and ``reset``, and that answers through :meth:`HTTP1Engine.start`,
+:meth:`~HTTP1Engine.body` and their kin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from ..config import Limits, Timeouts
+from ..errors import IllegalMessage, ProtocolError
+from .chunked import ChunkedReader
+from .headers import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    DATE,
+    ORDINARY,
+    REQUEST_NAMES,
+    RESPONSE_NAMES,
+    SERVER,
+    TOKEN,
+    Headers,
+    check_host,
+    explain_bad_headers,
+    learn_request_name,
+    learn_response_name,
+    split_tokens,
+)
+from .wire import Engine, Wire
+
+#: Body bytes given to the stream and not yet taken by the application, above which we
+#: stop reading: enough to keep a fast network busy, small beside a thousand uploads.
+BODY_HIGH_WATER = 64 * 1024
+
+#: Raw bytes of requests sent ahead, above which we stop reading.
+PIPELINE_HIGH_WATER = 64 * 1024
+
+#: What we read and throw away of a body that the application did not want, rather than
+#: close the connection under the client.
+DISCARD_LIMIT = 64 * 1024
+
+#: Up to here a body is joined to its head in one write; beyond, copying costs more than
+#: the second write.
+JOIN_LIMIT = 32 * 1024
+
+#: RFC 9112 section 2.2: at least one empty line before a request line is ignored.
+MAX_LEADING_CRLF = 4
+
+_TARGET = re.compile(rb"[^\x00-\x20\x7f#]+")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
+
+_CRLF = b"\r\n"
+_REQUEST_LINE = b"GET / HTTP/1.1\r\n"
+_FRAMING = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade",
+     b"expect", b"te"}
+)  # fmt: skip
+_LAST_CHUNK = b"0\r\n\r\n"
+_CONNECTION_CLOSE = b"Connection: close"
+_CONNECTION_KEEP_ALIVE = b"Connection: keep-alive"
+_CHUNKED = b"Transfer-Encoding: chunked"
+
+#: Where the response stands: nothing of it sent; a body of known length, of chunks, or
+#: ended by closing the connection; a body that is only pretended (HEAD, 204, 304);
+#: trailers awaited; complete; nobody there any more.
+_AWAITED, _COUNTED, _CHUNKS, _UNTIL_CLOSE, _PRETENDED, _TRAILERS, _COMPLETE, _GONE = (
+    range(8)
+)
+
+#: What a TLS client says to a port that does not speak TLS.
+TLS_ON_PLAIN_PORT = "TLS on a plain HTTP port"
+
+#: Statuses whose responses have no body (RFC 9110 section 6.4.1).
+_BODILESS = frozenset({204, 304})
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
+
+
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %s" % (status, _reason(status)) for status in range(100, 600)
+}
+
+
+class Head:
+    """A request's head: what an application wants to know of it, and its framing.
+
+    ``path`` is decoded and without the query; ``raw_path`` and ``query`` are as sent.
+    ``headers`` has lower-case names in the order of arrival. ``length`` is the number of
+    body bytes, or None for a chunked body.
+    """
+
+    __slots__ = (
+        "expect_continue", "headers", "http_version", "keep_alive", "length", "method",
+        "path", "query", "raw_path", "trailers_accepted", "upgrade",
+    )  # fmt: skip
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    http_version: str
+    headers: Headers
+    length: int | None
+    keep_alive: bool
+    expect_continue: bool
+    trailers_accepted: bool
+    #: The protocol that the client asks to change to, lower-case.
+    upgrade: bytes | None
+
+
+class Stream(Protocol):
+    """What the engine tells the one who answers a request."""
+
+    def data(self, chunk: bytes, /) -> None:
+        """Body bytes; give them back with ``engine.consumed`` once they are taken."""
+
+    def end(self) -> None:
+        """The request's body is complete."""
+
+    def reset(self, reason: str) -> None:
+        """The client has gone or broken the protocol; nothing can be sent any more."""
+
+    def writable_again(self) -> None:
+        """The wire takes bytes again."""
+
+    def drain(self) -> None:
+        """The server is stopping."""
+
+
+Begin = Callable[["HTTP1Engine", Head], Stream]
+Report = Callable[[str, int, bytes], None]
+
+
+class HTTP1Engine:
+    """Speaks HTTP/1.1 and 1.0 on one wire; an :class:`~.wire.Engine`.
+
+    ``begin`` is called with every request's head and may raise
+    :class:`~django_daphne.errors.ProtocolError` to refuse it. ``report`` hears of every
+    refusal: the reason, the status, and the first bytes of the offence.
+    """
+
+    __slots__ = (
+        "_begin", "_body_left", "_body_read", "_chunks", "_close_after", "_continue_due",
+        "_discarding", "_draining", "_fields", "_framing", "_idle_expired", "_limits",
+        "_parser", "_paused", "_pending", "_report", "_response", "_response_left",
+        "_scanned", "_server_line", "_timeouts", "_unread", "_write", "head", "stream",
+        "wire",
+    )  # fmt: skip
+
+    http_version = "1.1"
+
+    def __init__(
+        self,
+        wire: Wire,
+        begin: Begin,
+        report: Report,
+        limits: Limits,
+        timeouts: Timeouts,
+        server_line: bytes | None = None,
+    ) -> None:
+        self.wire = wire
+        self.stream: Stream | None = None
+        self.head: Head | None = None
+        self._write = wire.write
+        self._begin = begin
+        self._report = report
+        self._limits = limits
+        self._timeouts = timeouts
+        self._server_line = server_line
+        self._parser: httptools.HttpRequestParser | None = None
+        self._fields: Headers = []
+        self._framing: list[tuple[bytes, bytes]] = []
+        #: Raw bytes that wait: an incomplete head, or requests sent ahead.
+        self._pending = bytearray()
+        self._scanned = 0
+        #: Body bytes still to come; -1: chunked, 0: the request is complete.
+        self._body_left = 0
+        self._body_read = 0
+        self._chunks: ChunkedReader | None = None
+        self._continue_due = False
+        self._discarding = False
+        self._unread = 0
+        self._paused = False
+        self._close_after = False
+        self._draining = False
+        self._response = _AWAITED
+        self._response_left = 0
+        # Bound once: it is armed after every response.
+        self._idle_expired = self._expire_idle
+
+    def start_reading(self) -> None:
+        """The connection is open: wait for the first request."""
+        self.wire.arm(self._timeouts.headers, self._idle_expired)
+
+    # -- What the wire tells us --------------------------------------------------------
+
+    def receive_data(self, data: bytes, /) -> None:
+        if self._body_left:
+            self._read_body(data)
+        elif self.stream is None:
+            if self._pending:
+                self._pending += data
+                self._read_pending()
+            elif not self._read_head(data):
+                self._keep(data)
+        else:
+            self._pending += data
+            if len(self._pending) > PIPELINE_HIGH_WATER:
+                self._pause()
+
+    def receive_eof(self) -> None:
+        stream = self.stream
+        if stream is not None:
+            # ASGI cannot tell a client that closed one direction from one that has
+            # gone, and the latter is what happens.
+            self.stream = None
+            stream.reset("the client closed the connection")
+        elif self._pending:
+            self._report("the connection was closed inside a request head", 0, b"")
+        self.wire.close()
+
+    def connection_lost(self) -> None:
+        stream, self.stream = self.stream, None
+        self._pending = bytearray()
+        self._response = _GONE
+        if stream is not None:
+            stream.reset("the connection was lost")
+
+    def writable_again(self) -> None:
+        if self.stream is not None:
+            self.stream.writable_again()
+
+    def drain(self) -> None:
+        self._draining = True
+        if self.stream is not None:
+            self.stream.drain()
+        else:
+            self.wire.close()
+
+    # -- Reading a head ----------------------------------------------------------------
+
+    def _keep(self, data: bytes) -> None:
+        """Hold on to the beginning of a head."""
+        if not self._pending and data:
+            self.wire.arm(self._timeouts.headers, self._head_expired)
+        self._pending += data
+
+    def _read_pending(self) -> None:
+        """Read the next head out of what waits."""
+        pending = self._pending
+        # Only what is new is searched: a head that arrives byte by byte must not cost
+        # the square of its length.
+        end = pending.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        scanned, self._scanned = self._scanned, len(pending)
+        if end < 0 and b"\n" not in pending[scanned:]:
+            limits = self._limits
+            if len(pending) <= min(limits.request_line, limits.header_bytes):
+                return
+        data = bytes(pending)
+        pending.clear()
+        if not self._read_head(data):
+            self._pending += data
+        else:
+            self._scanned = 0
+
+    def _read_head(self, data: bytes) -> bool:
+        """Read one head and begin its request; False while the head is incomplete."""
+        end = data.find(b"\r\n\r\n")
+        try:
+            if data[:1] in b"\r\n" and data:
+                return self._skip_leading_crlf(data)
+            if end < 0:
+                self._check_unfinished(data)
+                return False
+            head = self._parse(data, data.find(_CRLF), end + 4)
+            self.head = head
+            self.stream = stream = self._begin(self, head)
+        except ProtocolError as error:
+            self._refuse(error, data)
+            return True
+        self._response = _AWAITED
+        if self._body_left:
+            self.wire.arm(self._timeouts.body, self._body_expired)
+            if len(data) > end + 4:
+                self._read_body(data[end + 4 :])
+        else:
+            # The idle timer is left running: it finds the stream and does nothing.
+            if self._timeouts.request is not None:
+                self.wire.arm(self._timeouts.request, self._request_expired)
+            if len(data) > end + 4:
+                self._pending += data[end + 4 :]
+                if len(self._pending) > PIPELINE_HIGH_WATER:
+                    self._pause()
+            stream.end()
+        return True
+
+    def _skip_leading_crlf(self, data: bytes) -> bool:
+        stripped = data.lstrip(_CRLF)
+        skipped = data[: len(data) - len(stripped)]
+        if len(skipped) > 2 * MAX_LEADING_CRLF:
+            raise ProtocolError("empty lines instead of a request")
+        if skipped == b"\r" and not stripped:
+            return False
+        if skipped != _CRLF * (len(skipped) // 2):
+            raise ProtocolError("a bare CR or LF before the request line")
+        return bool(stripped) and self._read_head(stripped)
+
+    def _check_unfinished(self, data: bytes) -> None:
+        """Refuse what can never become an acceptable head, without waiting for it."""
+        limits = self._limits
+        line_end = data.find(b"\n")
+        if line_end < 0:
+            if len(data) > limits.request_line + 1:
+                raise ProtocolError("the request line is over its limit", 414)
+            if data[:2] == b"\x16\x03":
+                raise ProtocolError(TLS_ON_PLAIN_PORT)
+            if b"\r" in data[:-1]:
+                raise ProtocolError("a bare CR in the request line")
+            return
+        if line_end > limits.request_line + 1:
+            raise ProtocolError("the request line is over its limit", 414)
+        if len(data) - line_end > limits.header_bytes + 4:
+            raise ProtocolError("the header section is over its limit", 431)
+        if data.count(b"\n") != data.count(_CRLF):
+            raise ProtocolError("a line of the head ends without CR")
+        self._split_request_line(data[: line_end - 1])
+
+    def _split_request_line(self, line: bytes) -> tuple[bytes, bytes, bytes]:
+        """RFC 9112 section 3: method SP request-target SP HTTP-version, no more."""
+        if len(line) > self._limits.request_line:
+            raise ProtocolError("the request line is over its limit", 414)
+        parts = line.split(b" ")
+        if len(parts) != 3:
+            raise ProtocolError(f"malformed request line {line[:100]!r}")
+        method, target, version = parts
+        if version != b"HTTP/1.1" and version != b"HTTP/1.0":
+            if not _VERSION.fullmatch(version):
+                raise ProtocolError(f"malformed request line {line[:100]!r}")
+            raise ProtocolError(f"unsupported version {version!r}", 505)
+        if method != b"GET" and not TOKEN.fullmatch(method):
+            raise ProtocolError(f"invalid method {method[:40]!r}")
+        if not _TARGET.fullmatch(target):
+            raise ProtocolError(f"invalid request target {target[:100]!r}")
+        return method, target, version
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools hands over one field."""
+        lowered = REQUEST_NAMES.get(name, False)
+        if lowered is False:
+            lowered = learn_request_name(name)
+        if lowered is not None:
+            field = (lowered, value)
+            self._fields.append(field)
+            if lowered in _FRAMING:
+                self._framing.append(field)
+
+    def _parse(self, data: bytes, line_end: int, end: int) -> Head:
+        """Read a complete head.
+
+        :raises ProtocolError: for anything but a well-formed and acceptable request.
+        """
+        method, target, version = self._split_request_line(data[:line_end])
+        section = data[line_end + 2 : end]
+        if len(section) > self._limits.header_bytes + 2:
+            raise ProtocolError("the header section is over its limit", 431)
+        self._fields = fields = []
+        self._framing = framing = []
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+        try:
+            parser.feed_data(_REQUEST_LINE + section)
+        except httptools.HttpParserUpgrade:
+            self._parser = None
+        except httptools.HttpParserError as error:
+            self._parser = None
+            raise ProtocolError(str(error) or "malformed header section") from error
+        if len(fields) > self._limits.header_count:
+            raise ProtocolError("the header section has too many fields", 431)
+        if b" \r\n" in section or b"\t\r\n" in section:
+            fields[:] = [(name, value.rstrip(b" \t")) for name, value in fields]
+            framing[:] = [(name, value.rstrip(b" \t")) for name, value in framing]
+        head = Head()
+        head.method = "GET" if method == b"GET" else method.decode("ascii").upper()
+        head.headers = fields
+        head.length = 0
+        head.expect_continue = False
+        head.trailers_accepted = False
+        head.upgrade = None
+        if version == b"HTTP/1.1":
+            head.http_version = "1.1"
+            head.keep_alive = True
+        else:
+            head.http_version = "1.0"
+            head.keep_alive = False
+        # The overwhelming case: one Host and nothing else that concerns framing.
+        if len(framing) == 1 and framing[0][0] == b"host":
+            check_host(framing[0][1])
+        else:
+            self._apply_framing(head, framing)
+        self._apply_target(head, method, target)
+        if self._draining:
+            head.keep_alive = False
+        self._close_after = not head.keep_alive
+        if head.length != 0:
+            self._expect_body(head)
+        return head
+
+    def _expect_body(self, head: Head) -> None:
+        # The parser believes itself inside the body that we read ourselves.
+        self._parser = None
+        limits = self._limits
+        if head.length is None:
+            self._body_left = -1
+            self._chunks = ChunkedReader(limits.header_bytes, limits.header_count)
+        else:
+            if limits.body_bytes is not None and head.length > limits.body_bytes:
+                self._close_after = True
+                raise ProtocolError("the request body is over its limit", 413)
+            self._body_left = head.length
+        self._body_read = self._unread = 0
+        self._discarding = False
+        self._continue_due = head.expect_continue
+
+    def _apply_framing(self, head: Head, framing: Headers) -> None:
+        """Host, body length, connection options and expectations, in one pass."""
+        hosts = lengths = codings = 0
+        upgrade: bytes | None = None
+        options: list[bytes] = []
+        for name, value in framing:
+            if name == b"host":
+                hosts += 1
+                check_host(value)
+            elif name == b"content-length":
+                lengths += 1
+                if not _CONTENT_LENGTH.fullmatch(value):
+                    raise ProtocolError(f"invalid Content-Length {value[:40]!r}")
+                head.length = int(value)
+            elif name == b"transfer-encoding":
+                codings += 1
+                if value.lower() != b"chunked":
+                    raise ProtocolError(f"unknown transfer coding {value[:40]!r}")
+                head.length = None
+            elif name == b"connection":
+                options += split_tokens(value)
+            elif name == b"upgrade":
+                upgrade = value.lower()
+            elif name == b"expect":
+                head.expect_continue = value.lower() == b"100-continue"
+            elif name == b"te":
+                members = split_tokens(value)
+                head.trailers_accepted = b"trailers" in members
+        # RFC 9112 section 3.2: exactly one Host; HTTP/1.0 knew none.
+        if hosts != 1 and not (hosts == 0 and head.http_version == "1.0"):
+            raise ProtocolError("no Host" if not hosts else "more than one Host")
+        # RFC 9112 section 6.3: what two readers could frame differently is refused.
+        if lengths + codings > 1:
+            raise ProtocolError("more than one statement of the body's length")
+        if codings and head.http_version == "1.0":
+            raise ProtocolError("Transfer-Encoding in an HTTP/1.0 request")
+        if head.http_version == "1.0":
+            # RFC 9110 sections 7.8 and 10.1.1: neither existed in HTTP/1.0.
+            head.expect_continue = False
+            head.keep_alive = b"keep-alive" in options and b"close" not in options
+            return
+        if b"close" in options:
+            head.keep_alive = False
+        if upgrade is not None and b"upgrade" in options:
+            head.upgrade = upgrade
+
+    def _apply_target(self, head: Head, method: bytes, target: bytes) -> None:
+        """RFC 9112 section 3.2: the four forms of a request target."""
+        if target[0] != 0x2F:
+            if method == b"CONNECT":
+                # RFC 9110 section 9.3.6: only a proxy can mean anything by it.
+                raise ProtocolError("CONNECT is not implemented", 501)
+            if target == b"*" and method == b"OPTIONS":
+                head.path, head.raw_path, head.query = "*", b"*", b""
+                return
+            match = _ABSOLUTE.fullmatch(target)
+            if match is None:
+                raise ProtocolError(f"invalid request target {target[:100]!r}")
+            authority, target = match.groups()
+            if not authority:
+                raise ProtocolError("a request target without a host")
+            # RFC 9112 section 3.2.2: the target's host replaces the Host field's.
+            check_host(authority)
+            head.headers = [
+                (name, authority if name == b"host" else value)
+                for name, value in head.headers
+            ]
+            if not target and method == b"OPTIONS":
+                head.path, head.raw_path, head.query = "*", b"*", b""
+                return
+            if target[:1] != b"/":
+                target = b"/" + target
+        elif method == b"CONNECT":
+            raise ProtocolError("CONNECT is not implemented", 501)
+        raw_path, _, head.query = target.partition(b"?")
+        head.raw_path = raw_path
+        if b"%" in raw_path:
+            head.path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
+        else:
+            head.path = raw_path.decode("utf-8", "replace")
+
+    # -- Reading a body ----------------------------------------------------------------
+
+    def _read_body(self, data: bytes) -> None:
+        rest = b""
+        self._continue_due = False
+        if self._chunks is not None:
+            try:
+                pieces, rest = self._chunks.feed(data)
+            except ProtocolError as error:
+                self._fail_request(error, data)
+                return
+            chunk = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if self._chunks.done:
+                self._body_left = 0
+                self._chunks = None
+        else:
+            left = self._body_left
+            chunk = data
+            if len(data) > left:
+                chunk, rest = data[:left], data[left:]
+            self._body_left = left - len(chunk)
+        complete = not self._body_left
+        if rest:
+            self._pending += rest
+        if self._discarding:
+            self._body_read += len(chunk)
+            if complete:
+                self._end_exchange()
+            elif self._body_read > DISCARD_LIMIT:
+                self._stop_after_response()
+            return
+        stream = self.stream
+        if stream is None:
+            return
+        if chunk:
+            self._body_read += len(chunk)
+            limit = self._limits.body_bytes
+            if limit is not None and self._body_read > limit:
+                over = ProtocolError("the request body is over its limit", 413)
+                self._fail_request(over, b"")
+                return
+            self._unread += len(chunk)
+            stream.data(chunk)
+            if self._unread > BODY_HIGH_WATER and not complete:
+                self._pause()
+        if complete:
+            self.wire.arm(self._timeouts.request, self._request_expired)
+            stream.end()
+        elif not self._paused:
+            self.wire.arm(self._timeouts.body, self._body_expired)
+
+    def consumed(self, size: int) -> None:
+        """The application took ``size`` bytes of the body; more may come."""
+        self._unread -= size
+        if self._paused and self._unread <= BODY_HIGH_WATER // 2 and self._body_left:
+            self._resume()
+            self.wire.arm(self._timeouts.body, self._body_expired)
+
+    def invite_body(self) -> None:
+        """The application wants the body: say so to a client that waits to be asked.
+
+        RFC 9110 section 10.1.1: ``100 Continue``, once, unless the body is already
+        coming or the answer is.
+        """
+        if self._continue_due:
+            self._continue_due = False
+            if self._response == _AWAITED:
+                self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.wire.pause_reading()
+            if self._body_left:
+                # The client is not slow; we are not listening.
+                self.wire.arm(None, self._body_expired)
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.wire.resume_reading()
+
+    # -- Answering ---------------------------------------------------------------------
+
+    def start(
+        self,
+        status: int,
+        headers: Headers,
+        body: bytes,
+        more: bool,
+        trailers: bool = False,
+    ) -> None:
+        """Send a response's head and the beginning, or the whole, of its body.
+
+        ``trailers`` promises a later call of :meth:`trailers`.
+
+        :raises IllegalMessage: for headers that cannot be sent, or a body longer than
+            its Content-Length; nothing has been sent then.
+        """
+        head = self.head
+        assert head is not None
+        lines = [_STATUS_LINES[status]]
+        length: int | None = None
+        date: bytes = self.wire.clock.date_line
+        server = self._server_line
+        names = RESPONSE_NAMES
+        close = self._close_after or self._draining
+        try:
+            for name, value in headers:
+                known = names.get(name)
+                if known is None:
+                    known = learn_response_name(name)
+                prefix, kind = known
+                if kind == ORDINARY:
+                    lines.append(prefix + value)
+                elif kind == CONTENT_LENGTH:
+                    if not _CONTENT_LENGTH.fullmatch(value):
+                        raise IllegalMessage(f"invalid Content-Length {value!r}")
+                    length = int(value)
+                elif kind == CONNECTION:
+                    close = close or b"close" in split_tokens(value)
+                elif kind == DATE:
+                    date = prefix + value
+                elif kind == SERVER:
+                    server = prefix + value
+                # An application's Transfer-Encoding is not passed on: framing is ours.
+        except (TypeError, ValueError, AttributeError):
+            raise explain_bad_headers(headers) from None
+        lines.append(date)
+        if server is not None:
+            lines.append(server)
+        one_point_one = head.http_version == "1.1"
+        bodiless = status in _BODILESS
+        pretend = bodiless or head.method == "HEAD"
+        framing = _COUNTED
+        if bodiless:
+            # RFC 9110 section 8.6: never in a 204; in a 304 it describes the 200.
+            if status == 304 and length is not None:
+                lines.append(b"Content-Length: %d" % length)
+            length = None
+        elif trailers and one_point_one and head.trailers_accepted:
+            lines.append(_CHUNKED)
+            framing = _CHUNKS
+        elif length is not None:
+            lines.append(b"Content-Length: %d" % length)
+            if len(body) > length and not pretend:
+                raise _too_long(length)
+        elif not more:
+            if body or not pretend:
+                lines.append(b"Content-Length: %d" % len(body))
+            length = len(body)
+        elif one_point_one:
+            lines.append(_CHUNKED)
+            framing = _CHUNKS
+        else:
+            framing = _UNTIL_CLOSE
+            close = True
+        if self._body_left and not more and not self._discardable():
+            close = True
+        self._close_after = close
+        if close:
+            lines.append(_CONNECTION_CLOSE)
+        elif not one_point_one:
+            lines.append(_CONNECTION_KEEP_ALIVE)
+        lines.append(b"")
+        block = _CRLF.join(lines)
+        breaks = len(lines) - 1
+        if (
+            block.count(b"\n") != breaks
+            or block.count(b"\r") != breaks
+            or b"\0" in block
+        ):
+            raise explain_bad_headers(headers)
+        self._response_left = -1 if length is None else length
+        if pretend:
+            self._response = _PRETENDED
+            self._write(block + _CRLF)
+            if not more:
+                self._finish_response()
+            return
+        self._response = framing
+        if framing == _CHUNKS:
+            if body:
+                self._count(len(body))
+                block = b"%b\r\n%x\r\n%b\r\n" % (block, len(body), body)
+            else:
+                block += _CRLF
+            if not more:
+                if trailers and head.trailers_accepted:
+                    self._response = _TRAILERS
+                else:
+                    block += _LAST_CHUNK
+            self._write(block)
+        else:
+            if framing == _COUNTED:
+                self._response_left -= len(body)
+            if len(body) <= JOIN_LIMIT:
+                self._write(b"%b\r\n%b" % (block, body))
+            else:
+                self._write(block + _CRLF)
+                self._write(body)
+        if not more and self._response != _TRAILERS:
+            self._finish_response()
+
+    def body(self, data: bytes, more: bool, trailers: bool = False) -> None:
+        """Send more of the body; ``more`` False completes it.
+
+        :raises IllegalMessage: when the body becomes longer than its Content-Length;
+            nothing of ``data`` has been sent then.
+        """
+        state = self._response
+        if state == _CHUNKS:
+            if data:
+                self._count(len(data))
+                if len(data) <= JOIN_LIMIT:
+                    data = b"%x\r\n%b\r\n" % (len(data), data)
+                else:
+                    self._write(b"%x\r\n" % len(data))
+                    self._write(data)
+                    data = _CRLF
+            if not more:
+                if trailers and self.head is not None and self.head.trailers_accepted:
+                    self._response = _TRAILERS
+                else:
+                    data += _LAST_CHUNK
+            if data:
+                self._write(data)
+        elif state == _COUNTED:
+            self._count(len(data))
+            if data:
+                self._write(data)
+        elif state == _UNTIL_CLOSE and data:
+            self._write(data)
+        if not more and self._response != _TRAILERS:
+            self._finish_response()
+
+    def trailers(self, headers: Headers) -> None:
+        """Complete a chunked response with trailers (RFC 9112 section 7.1.2).
+
+        :raises IllegalMessage: for fields that cannot be sent.
+        """
+        if self._response == _TRAILERS:
+            self._write(b"0\r\n" + encode_fields(headers) + _CRLF)
+        self._finish_response()
+
+    def informational(self, status: int, headers: Headers) -> None:
+        """Send a 1xx response ahead of the final one; HTTP/1.0 has none."""
+        fields = encode_fields(headers)
+        head = self.head
+        if head is not None and head.http_version == "1.1":
+            self._write(_STATUS_LINES[status] + _CRLF + fields + _CRLF)
+
+    def abort(self) -> None:
+        """End the connection so that the client sees the response is incomplete.
+
+        What was sent still arrives where the framing shows that something is missing;
+        a body that ends with the connection can only be told by a reset.
+        """
+        framed = self._response in (_COUNTED, _CHUNKS, _TRAILERS)
+        self.stream = None
+        self._response = _GONE
+        if framed:
+            self.wire.close()
+        else:
+            self.wire.abort()
+
+    def accept(self, headers: Headers, make_engine: Callable[[Wire], Engine]) -> None:
+        """Answer 101 and hand the wire to the engine that ``make_engine`` returns."""
+        lines = [_STATUS_LINES[101], b"Upgrade: websocket", b"Connection: Upgrade"]
+        lines.append(self.wire.clock.date_line)
+        if self._server_line is not None:
+            lines.append(self._server_line)
+        block = _CRLF.join(lines) + _CRLF + encode_fields(headers) + _CRLF
+        self.stream = None
+        self._response = _COMPLETE
+        self._write(block)
+        engine = make_engine(self.wire)
+        self.wire.switch(engine)
+        self._resume()
+        if self._pending:
+            early, self._pending = bytes(self._pending), bytearray()
+            engine.receive_data(early)
+
+    def _count(self, size: int) -> None:
+        left = self._response_left
+        if left < 0:
+            return
+        if size > left:
+            raise _too_long(left)
+        self._response_left = left - size
+
+    def _discardable(self) -> bool:
+        """Whether what is left of the request's body is cheaper read than refused.
+
+        A client that waits for ``100 Continue`` may or may not send the body after
+        another answer; only closing is safe then.
+        """
+        return self._body_left <= DISCARD_LIMIT and not self._continue_due
+
+    def _finish_response(self) -> None:
+        if self._response == _COUNTED and self._response_left > 0:
+            missing = self._response_left
+            self._report(
+                f"the application sent {missing} bytes less than its Content-Length",
+                0,
+                b"",
+            )
+            self.abort()
+            return
+        self._response = _COMPLETE
+        self.stream = None
+        if not self._body_left:
+            self._end_exchange()
+        elif self._close_after or not self._discardable():
+            self._stop_after_response()
+        else:
+            self._discarding = True
+            self._body_read = 0
+            self._resume()
+            self.wire.arm(self._timeouts.body, self._body_expired)
+
+    def _end_exchange(self) -> None:
+        """Request and response are both complete: take up the next, or close."""
+        self._discarding = False
+        if self._close_after or self._draining:
+            self._stop_after_response()
+            return
+        self.head = None
+        self.wire.arm(self._timeouts.keep_alive, self._idle_expired)
+        if self._paused:
+            self._resume()
+        if self._pending:
+            self._scanned = 0
+            self._read_pending()
+            if self._pending and self.stream is None:
+                self.wire.arm(self._timeouts.headers, self._head_expired)
+
+    def _stop_after_response(self) -> None:
+        self._response = _COMPLETE
+        self.stream = None
+        if self._body_left or self._pending:
+            self.wire.linger()
+        else:
+            self.wire.close()
+
+    # -- Refusing ----------------------------------------------------------------------
+
+    def _refuse(self, error: ProtocolError, data: bytes) -> None:
+        """Answer a message that cannot be served, and close."""
+        self._report(str(error), error.status, data[:64])
+        self._answer(error.status, error.headers)
+
+    def _answer(self, status: int, headers: Headers) -> None:
+        text = b"%d %s\n" % (status, _reason(status))
+        lines = [
+            _STATUS_LINES[status],
+            self.wire.clock.date_line,
+            b"Content-Type: text/plain; charset=utf-8",
+            b"Content-Length: %d" % len(text),
+            _CONNECTION_CLOSE,
+            *(name + b": " + value for name, value in headers),
+        ]
+        if self.head is not None and self.head.method == "HEAD":
+            text = b""
+        self._write(_CRLF.join(lines) + b"\r\n\r\n" + text)
+        self._response = _COMPLETE
+        self.stream = None
+        self._pending = bytearray()
+        self.wire.linger()
+
+    def _fail_request(self, error: ProtocolError, data: bytes) -> None:
+        """A request turned out bad after the application had begun on it."""
+        stream, self.stream = self.stream, None
+        self._report(str(error), error.status, data[:64])
+        if self._response == _AWAITED:
+            self._answer(error.status, error.headers)
+        elif self._discarding:
+            self.wire.close()
+        else:
+            self.abort()
+        if stream is not None:
+            stream.reset(str(error))
+
+    # -- Time --------------------------------------------------------------------------
+
+    def _expire_idle(self) -> None:
+        """Nothing was asked for too long; nobody is owed an answer."""
+        if self.stream is None and not self._body_left:
+            if self._pending:
+                self._head_expired()
+            else:
+                self.wire.close()
+
+    def _head_expired(self) -> None:
+        if self.stream is None and self._pending:
+            late = ProtocolError("the request head took longer than its limit", 408)
+            self._refuse(late, bytes(self._pending[:64]))
+
+    def _body_expired(self) -> None:
+        if self._body_left and not self._paused:
+            late = ProtocolError("the request body made no progress", 408)
+            self._fail_request(late, b"")
+
+    def _request_expired(self) -> None:
+        if self.stream is not None:
+            late = ProtocolError("the response took longer than its limit", 503)
+            self._fail_request(late, b"")
+
+
+def encode_fields(headers: Headers) -> bytes:
+    """Fields as they stand on the wire, each with its line end.
+
+    :raises IllegalMessage: for fields that cannot be sent.
+    """
+    lines = []
+    try:
+        for name, value in headers:
+            known = RESPONSE_NAMES.get(name) or learn_response_name(name)
+            lines.append(known[0] + value + _CRLF)
+    except (TypeError, ValueError):
+        raise explain_bad_headers(headers) from None
+    block = b"".join(lines)
+    if (
+        block.count(b"\n") != len(lines)
+        or block.count(b"\r") != len(lines)
+        or b"\0" in block
+    ):
+        raise explain_bad_headers(headers)
+    return block
+
+
+def _too_long(left: int) -> IllegalMessage:
+    return IllegalMessage(
+        f"the response body is longer than its Content-Length ({left} bytes were left)"
+    )
