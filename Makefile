@@ -1,0 +1,58 @@
+# make demo         a chat to try, on http://127.0.0.1:8000
+# make test         every test
+# make lint         ruff and mypy
+# make docs         the documentation, into docs/_build/html
+# make conformance  the Autobahn test suite, where a Python 2.7 exists
+# make bench        measurements beside other servers
+#
+# PYTHON=python3.13 chooses the interpreter, VENV=elsewhere the environment. Each extra
+# is installed once: a stamp in the environment says for which pyproject.toml.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint docs conformance bench
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	    echo "There is no $(PYTHON) here: name one with 'make PYTHON=...'." >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "$(PYTHON) is $$($(PYTHON) --version 2>&1)," \
+	        "but 3.11 or newer is needed: name one with 'make PYTHON=...'." >&2; \
+	    exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# $(BIN)/.installed-test has the extra "test", $(BIN)/.installed-run none.
+$(BIN)/.installed-%: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) ..."
+	@$(PIP) install --editable '.$(patsubst [run],,[$*])'
+	@touch $@
+
+demo: $(BIN)/.installed-run
+	@$(BIN)/python example_project/manage.py migrate --verbosity 0
+	@$(BIN)/python example_project/manage.py seed_demo
+	@exec $(BIN)/python example_project/manage.py runserver 127.0.0.1:8000
+
+test: $(BIN)/.installed-test
+	@$(BIN)/python runtests.py $(LABELS)
+
+lint: $(BIN)/.installed-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: $(BIN)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+conformance: $(BIN)/.installed-test
+	PYTHON=$(BIN)/python tests/conformance/run.sh
+
+bench: $(BIN)/python
+	$(BIN)/python benchmarks/run.py
