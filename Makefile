@@ -20,8 +20,8 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { \
-	    echo "There is no $(PYTHON) here: name one with 'make PYTHON=...'." >&2; \
+	@$(PYTHON) -c 'import sys' 2>/dev/null || { \
+	    echo "$(PYTHON) does not run here: name one with 'make PYTHON=...'." >&2; \
 	    exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "$(PYTHON) is $$($(PYTHON) --version 2>&1)," \
