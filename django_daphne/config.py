@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,25 +113,49 @@ def one_of(*choices: str) -> Rule:
     return rule
 
 
+#: What ``LOGGING["FORMAT"]`` may name; anything else is a %-style template.
+ACCESS_FORMATS = ("common", "combined", "json", "daphne")
+
+#: The attributes of an access record, which templates name, each with a value of its
+#: type. The large number is one that ``%c`` refuses, as it would some day in service.
+ACCESS_FIELDS: dict[str, str | int | float] = {
+    "kind": "http",
+    "client": "192.0.2.1",
+    "port": "54321",
+    "method": "GET",
+    "path": "/",
+    "query": "",
+    "target": "/",
+    "host": "example.org",
+    "scheme": "http",
+    "http_version": "1.1",
+    "status": 2**40,
+    "bytes": 2**40,
+    "duration": 0.1,
+    "user_agent": "-",
+    "referer": "-",
+    "time": "20/Nov/2026:10:00:00 +0000",
+}
+
+
 def log_format(value: object) -> str | None:
+    demand = (
+        "one of " + ", ".join(map(repr, ACCESS_FORMATS)) + ", or a %-style template"
+    )
     if not isinstance(value, str) or not value:
-        return "'common', 'combined', 'json' or a %-style template"
-    if value in ("common", "combined", "json"):
+        return demand
+    if value in ACCESS_FORMATS:
         return None
-    try:
-        value % _AnyKey()
-    except (TypeError, ValueError, KeyError) as error:
-        return f"'common', 'combined', 'json' or a %-style template ({error})"
     if "%(" not in value:
-        return "'common', 'combined', 'json' or a %-style template like '%(message)s'"
+        return f"{demand} like '%(client)s %(message)s'"
+    record = {**vars(logging.makeLogRecord({})), **ACCESS_FIELDS}
+    try:
+        value % {**record, "message": "", "asctime": ""}
+    except KeyError as error:
+        return f"{demand}; there is no field {error}, only {', '.join(ACCESS_FIELDS)}"
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"{demand} ({error})"
     return None
-
-
-class _AnyKey(dict[str, Any]):
-    """Answers any template field; 0 formats as a number and as text."""
-
-    def __missing__(self, key: str) -> int:
-        return 0
 
 
 def setting(default: Any, rule: Rule) -> Any:
@@ -210,13 +235,14 @@ class Logging:
 class Hooks:
     """What the layer above supplies: how the server reaches Django without knowing it.
 
-    ``on_started`` and ``on_stopping`` are called once in each serving process.
+    ``on_started`` and ``on_stopping`` are awaited on the server's loop, once in each
+    serving process, and do not raise.
     ``error_page(scope, error)`` returns ``(status, headers, body)`` for an application
     that failed before it answered, or None for the plain page.
     """
 
-    on_started: Callable[[], None] | None = None
-    on_stopping: Callable[[], None] | None = None
+    on_started: Callable[[], Coroutine[Any, Any, None]] | None = None
+    on_stopping: Callable[[], Coroutine[Any, Any, None]] | None = None
     error_page: (
         Callable[
             [Any, BaseException], tuple[int, list[tuple[bytes, bytes]], bytes] | None
