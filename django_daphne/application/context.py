@@ -58,6 +58,8 @@ class Context:
         self.error_page = config.hooks.error_page
         self.state: dict[str, Any] | None = None
         self.streams: set[HTTPStream | WebSocketStream] = set()
+        #: The server is stopping.
+        self.draining = False
 
 
 class Peer:

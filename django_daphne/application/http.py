@@ -1,0 +1,485 @@
+"""One HTTP request: its application's task, and the ``receive`` and ``send`` it is given.
+
+The engine that owns the wire calls :meth:`HTTPStream.data`, :meth:`~HTTPStream.end`,
+:meth:`~HTTPStream.reset` and :meth:`~HTTPStream.writable_again`; the stream answers
+through the engine's ``start``, ``body``, ``trailers``, ``informational`` and ``abort``,
+which are the same on every version of HTTP.
+
+What the application may send is a table: each state is a dict from message type to the
+method that carries it out, and whatever is not in the dict of the present state is
+refused with the names of both. The head is held until the first body message, so that
+both leave in one write and a failure in between can still become a 500.
+
+A client's going is told in an order that lets frameworks clean up: a waiting ``receive``
+returns ``http.disconnect`` first; a ``send`` raises only after whoever heard of the
+disconnect has had :data:`SEND_GRACE` seconds to cancel it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Protocol
+
+from ..errors import ClientDisconnected, IllegalMessage
+from ..protocol.headers import Headers
+from ..protocol.wire import Wire
+from .context import Context, Message, Peer, protocol_log, server_log
+from .scope import RequestHead, http_scope
+from .waiters import Waiters
+
+#: How long a ``send`` to a vanished client waits for the task that was told so first.
+#: Django's handler needs a few turns of the loop, and a thread's switch, to cancel.
+SEND_GRACE = 0.25
+
+#: What is read from a file at once for ``http.response.pathsend``.
+FILE_CHUNK = 256 * 1024
+
+#: nginx's "client closed request": what the access log says when nobody was answered.
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Engine(Protocol):
+    """What a stream asks of the engine that speaks the wire."""
+
+    wire: Wire
+
+    def start(
+        self, status: int, headers: Headers, body: bytes, more: bool, trailers: bool
+    ) -> None: ...
+    def body(self, data: bytes, more: bool, trailers: bool) -> None: ...
+    def trailers(self, headers: Headers) -> None: ...
+    def informational(self, status: int, headers: Headers) -> None: ...
+    def consumed(self, size: int) -> None: ...
+    def invite_body(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class HTTPHead(RequestHead, Protocol):
+    length: int | None
+    trailers_accepted: bool
+
+
+_NO_CHUNKS: list[bytes] = []
+_PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+class _State(dict[str, Callable[["HTTPStream", Message], Awaitable[None] | None]]):
+    """The messages that may be sent now, and a name of "now" for errors."""
+
+    __slots__ = ("name",)
+
+    def __init__(
+        self,
+        name: str,
+        legal: dict[str, Callable[[HTTPStream, Message], Awaitable[None] | None]],
+    ) -> None:
+        super().__init__(legal)
+        self.name = name
+
+
+class HTTPStream:
+    """One request and its response; serves every version of HTTP."""
+
+    __slots__ = (
+        "_body_open", "_chunks", "_ended", "_event_stream", "_farewell", "_gone",
+        "_headers", "_readers", "_sent", "_started", "_state", "_status", "_task",
+        "_trailer_fields", "_trailers", "_trailers_accepted", "_writers", "context",
+        "engine", "scope", "wire",
+    )  # fmt: skip
+
+    def __init__(
+        self, context: Context, engine: Engine, peer: Peer, head: HTTPHead
+    ) -> None:
+        self.context = context
+        self.engine = engine
+        self.wire = engine.wire
+        self.scope = http_scope(context, peer, head)
+        self._state = _BEFORE_START
+        #: Body received and not yet taken.
+        self._chunks = _NO_CHUNKS
+        self._ended = False
+        #: The application has not yet been given the end of the body.
+        self._body_open = True
+        #: ``receive`` has nothing to give but the disconnect.
+        self._gone = False
+        #: We told the application so ourselves, because the server is stopping.
+        self._farewell = False
+        self._event_stream = False
+        self._readers: Waiters | None = None
+        self._writers: Waiters | None = None
+        self._headers: Headers = []
+        self._status = 0
+        self._sent = 0
+        self._trailers = False
+        self._trailers_accepted = head.trailers_accepted
+        self._trailer_fields: Headers = []
+        self._started = 0.0 if context.log_access is None else perf_counter()
+        context.streams.add(self)
+        self._task = context.loop.create_task(self._run())
+
+    # -- What the engine tells us ------------------------------------------------------
+
+    def data(self, chunk: bytes, /) -> None:
+        if self._chunks:
+            self._chunks.append(chunk)
+        else:
+            self._chunks = [chunk]
+        if self._readers is not None:
+            self._readers.wake()
+
+    def end(self) -> None:
+        self._ended = True
+        if self._readers is not None:
+            self._readers.wake()
+
+    def writable_again(self) -> None:
+        if self._writers is not None:
+            self._writers.wake()
+
+    def reset(self, reason: str) -> None:
+        """Nothing can be sent any more."""
+        if not self._state:
+            return
+        self._gone = True
+        self._log(self._status or CLIENT_CLOSED_REQUEST)
+        protocol_log.debug("%s: %s", self.scope["path"], reason)
+        if self._readers:
+            self._state = _LOSING
+            self._readers.wake()
+            self.context.loop.call_later(SEND_GRACE, self._lose)
+        else:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._state = _LOST
+        if self._writers is not None:
+            self._writers.wake()
+
+    def drain(self) -> None:
+        """The server is stopping: an event stream would go on for ever."""
+        if self._event_stream:
+            self.say_goodbye()
+
+    def say_goodbye(self) -> None:
+        """Tell the application that its client has gone, while it can still answer.
+
+        ``receive`` returns ``http.disconnect`` from now on; what the application still
+        sends arrives, and a body that it leaves unfinished is ended in order.
+        """
+        if not self._gone:
+            self._farewell = self._gone = True
+            if self._readers is not None:
+                self._readers.wake()
+
+    def cancel(self) -> None:
+        """End the application's task."""
+        self._task.cancel()
+
+    # -- The application's task --------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            await self.context.application(self.scope, self.receive, self.send)
+        except BaseException as error:
+            self._failed(error)
+        else:
+            if self._state is not _COMPLETE:
+                self._returned()
+        finally:
+            self.context.streams.discard(self)
+
+    def _failed(self, error: BaseException) -> None:
+        """The application raised: answer 500 where that is still possible."""
+        state = self._state
+        if not is_our_disconnect(error) and not isinstance(
+            error, asyncio.CancelledError
+        ):
+            server_log.error(
+                "The application failed on %s %s",
+                self.scope["method"],
+                self.scope["path"],
+                exc_info=error,
+                extra={"scope": self.scope},
+            )
+        if state is _BEFORE_START or state is _HEAD_HELD:
+            self._answer_500(error)
+        elif state is _IN_BODY or state is _IN_TRAILERS:
+            self._give_up()
+
+    def _returned(self) -> None:
+        """The application returned without completing its response."""
+        state = self._state
+        if state is _BEFORE_START or state is _HEAD_HELD:
+            server_log.error(
+                "The application returned without answering %s %s",
+                self.scope["method"],
+                self.scope["path"],
+                extra={"scope": self.scope},
+            )
+            self._answer_500(None)
+        elif state is _IN_BODY or state is _IN_TRAILERS:
+            if not self._farewell:
+                server_log.error(
+                    "The application returned before the end of its response to %s %s",
+                    self.scope["method"],
+                    self.scope["path"],
+                    extra={"scope": self.scope},
+                )
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """The body will not be completed."""
+        if self._farewell and self._state is _IN_BODY:
+            self.engine.body(b"", False, False)
+        else:
+            self.engine.abort()
+        self._complete()
+
+    def _answer_500(self, error: BaseException | None) -> None:
+        status, headers, body = 500, _PLAIN_TEXT, b"500 Internal Server Error\n"
+        page = self.context.error_page
+        if error is not None and page is not None:
+            status, headers, body = page(self.scope, error) or (status, headers, body)
+        self._status = status
+        self._sent = len(body)
+        self.engine.start(status, headers, body, False, False)
+        self._complete()
+
+    def _complete(self) -> None:
+        """Nothing more is to be sent; whoever waits in ``receive`` may go."""
+        self._state = _COMPLETE
+        self._gone = True
+        self._log(self._status)
+        if self._readers is not None:
+            self._readers.wake()
+
+    def _log(self, status: int) -> None:
+        log = self.context.log_access
+        if log is not None:
+            log("http", self.scope, status, self._sent, perf_counter() - self._started)
+
+    # -- receive -----------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """The application's ``receive``.
+
+        Body first; then, once the response is complete or the client has gone,
+        ``http.disconnect``, at once and every time.
+        """
+        while not self._gone:
+            if self._body_open:
+                chunks = self._chunks
+                if chunks or self._ended:
+                    return self._take(chunks)
+                self.engine.invite_body()
+            if self._readers is None:
+                self._readers = Waiters()
+            await self._readers.wait(self.context.loop)
+        return {"type": "http.disconnect"}
+
+    def _take(self, chunks: list[bytes]) -> Message:
+        more = not self._ended
+        self._body_open = more
+        if not chunks:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = _NO_CHUNKS
+        self.engine.consumed(len(body))
+        return {"type": "http.request", "body": body, "more_body": more}
+
+    # -- send --------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """The application's ``send``; returns once the wire takes more.
+
+        :raises ClientDisconnected: when the client has gone.
+        :raises IllegalMessage: for a message out of order, or one that cannot be sent.
+        """
+        handler = self._state.get(message["type"])
+        if handler is None:
+            await self._refuse(message)
+            return
+        pending = handler(self, message)
+        if pending is not None:
+            await pending
+        if not self.wire.writable:
+            await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
+        while not self.wire.writable and self._state is not _COMPLETE:
+            if self._state is _LOST:
+                raise ClientDisconnected
+            await self._wait_to_write()
+
+    async def _wait_to_write(self) -> None:
+        if self._writers is None:
+            self._writers = Waiters()
+        await self._writers.wait(self.context.loop)
+
+    async def _refuse(self, message: Message) -> None:
+        """``message`` is not legal now: say why."""
+        while self._state is _LOSING:
+            await self._wait_to_write()
+        kind = message["type"]
+        if self._state is _LOST and kind in _BEFORE_START.keys() | _IN_BODY.keys() | (
+            _HEAD_HELD.keys() | _IN_TRAILERS.keys()
+        ):
+            raise ClientDisconnected
+        raise IllegalMessage(
+            f"{kind!r} cannot be sent {self._state.name}; "
+            f"expected {' or '.join(map(repr, self._state)) or 'nothing'}"
+        )
+
+    def _send_start(self, message: Message) -> None:
+        status = message["status"]
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise IllegalMessage(
+                f"'http.response.start' has status {status!r}; "
+                f"a response's status is a whole number from 200 to 599"
+            )
+        headers = message.get("headers", ())
+        if type(headers) is not list:
+            headers = list(headers)
+        self._status = int(status)
+        self._headers = headers
+        if message.get("trailers"):
+            self._trailers = True
+        self._state = _HEAD_HELD
+
+    def _send_first_body(self, message: Message) -> None:
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
+        if type(body) is not bytes:
+            body = _as_bytes(body)
+        trailers = self._trailers
+        self.engine.start(
+            self._status,
+            self._headers,
+            body,
+            more,
+            trailers and self._trailers_accepted,
+        )
+        self._sent = len(body)
+        if more:
+            self._event_stream = _is_event_stream(self._headers)
+            self._state = _IN_BODY
+            if self._event_stream and self.context.draining:
+                self.say_goodbye()
+        elif trailers:
+            self._state = _IN_TRAILERS
+        else:
+            self._complete()
+
+    def _send_body(self, message: Message) -> None:
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
+        if type(body) is not bytes:
+            body = _as_bytes(body)
+        trailers = self._trailers
+        self.engine.body(body, more, trailers and self._trailers_accepted)
+        self._sent += len(body)
+        if not more:
+            if trailers:
+                self._state = _IN_TRAILERS
+            else:
+                self._complete()
+
+    def _send_trailers(self, message: Message) -> None:
+        fields = list(message.get("headers", ()))
+        self._headers = [*self._trailer_fields, *fields]
+        self._trailer_fields = self._headers
+        if not message.get("more_trailers", False):
+            if self._trailers_accepted:
+                self.engine.trailers(self._headers)
+            self._complete()
+
+    def _send_early_hint(self, message: Message) -> None:
+        links = [(b"link", link) for link in message.get("links", ())]
+        if links:
+            self.engine.informational(103, links)
+
+    def _ignore(self, message: Message) -> None:
+        """Legal, and too late to be of use: the head has left."""
+
+    def _send_path(self, message: Message) -> Awaitable[None]:
+        return self._copy_file(message["path"])
+
+    async def _copy_file(self, path: str) -> None:
+        """``http.response.pathsend``: the file is the whole body."""
+        loop = self.context.loop
+        if not isinstance(path, str) or not os.path.isabs(path):
+            raise IllegalMessage(
+                f"'http.response.pathsend' needs an absolute path, not {path!r}"
+            )
+        file = await loop.run_in_executor(None, open, path, "rb")
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if not any(name.lower() == b"content-length" for name, _ in self._headers):
+                self._headers = [*self._headers, (b"content-length", b"%d" % size)]
+            if self.scope["method"] == "HEAD":
+                await self.send({"type": "http.response.body"})
+                return
+            while chunk := await loop.run_in_executor(None, file.read, FILE_CHUNK):
+                await self.send(
+                    {"type": "http.response.body", "body": chunk, "more_body": True}
+                )
+            await self.send({"type": "http.response.body"})
+        finally:
+            file.close()
+
+
+def is_our_disconnect(error: BaseException) -> bool:
+    """Whether an application ended with nothing but our own word of a lost client."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_our_disconnect(inner) for inner in error.exceptions)
+    return isinstance(error, ClientDisconnected)
+
+
+def _as_bytes(body: object) -> bytes:
+    if isinstance(body, bytearray | memoryview | bytes):
+        return bytes(body)
+    raise IllegalMessage(
+        f"'http.response.body' has a body of type {type(body).__name__}; "
+        f"it must be a byte string"
+    )
+
+
+def _is_event_stream(headers: Headers) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+        for name, value in headers
+    )
+
+
+_BEFORE_START = _State(
+    "before 'http.response.start'",
+    {
+        "http.response.start": HTTPStream._send_start,
+        "http.response.early_hint": HTTPStream._send_early_hint,
+    },
+)
+_HEAD_HELD = _State(
+    "after 'http.response.start'",
+    {
+        "http.response.body": HTTPStream._send_first_body,
+        "http.response.pathsend": HTTPStream._send_path,
+        "http.response.early_hint": HTTPStream._send_early_hint,
+    },
+)
+_IN_BODY = _State(
+    "inside the response's body",
+    {
+        "http.response.body": HTTPStream._send_body,
+        "http.response.early_hint": HTTPStream._ignore,
+    },
+)
+_IN_TRAILERS = _State(
+    "after the response's body", {"http.response.trailers": HTTPStream._send_trailers}
+)
+_COMPLETE = _State("after the response is complete", {})
+#: The client has gone; whoever waited in ``receive`` may cancel the sender yet.
+_LOSING = _State("after the client has gone", {})
+_LOST = _State("after the client has gone", {})

@@ -1,0 +1,87 @@
+"""One clock for all connections of a process.
+
+Nothing exact is needed of a connection's timeouts, and nothing may be paid for them by
+each request. So time advances in ticks of a quarter of a second; a connection that arms
+its timer notes the tick at which it is due and is filed under it. Re-arming for later
+costs a store: the connection stays filed where it is and is filed anew when that tick
+finds it not yet due.
+
+The tick also makes the ``Date`` line, which all responses share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Protocol
+
+#: Seconds between ticks: the most that a timeout is late, and four wake-ups a second.
+TICK = 0.25
+
+
+class Timed(Protocol):
+    """What the clock keeps of a connection."""
+
+    #: The tick under which it is filed, or 0.
+    filed: int
+
+    def tick(self, now: int) -> None:
+        """A tick under which it was filed has come."""
+
+
+class Clock:
+    """Ticks from :meth:`start` to :meth:`stop`."""
+
+    __slots__ = ("_due", "_handle", "_loop", "_second", "_zero", "date_line", "now")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._zero = loop.time()
+        self._due: dict[int, list[Timed]] = {}
+        self._handle: asyncio.TimerHandle | None = None
+        self._second = 0
+        #: Ticks since the start; never 0, which means "not armed".
+        self.now = 1
+        self.date_line = b""
+        self._make_date_line()
+
+    def start(self) -> None:
+        if self._handle is None:
+            self._tick()
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def after(self, seconds: float) -> int:
+        """The tick that comes no earlier than ``seconds`` from now."""
+        return self.now + int(seconds / TICK) + 2
+
+    def file(self, entry: Timed, tick: int) -> None:
+        """Call ``entry.tick`` at ``tick``, unless it is filed for an earlier one."""
+        if entry.filed and entry.filed <= tick:
+            return
+        entry.filed = tick
+        self._due.setdefault(tick, []).append(entry)
+
+    def _tick(self) -> None:
+        # A blocked loop misses ticks; the connections filed under them are not lost.
+        last = self.now
+        self.now = now = max(last, 1 + int((self._loop.time() - self._zero) / TICK))
+        self._make_date_line()
+        due = self._due
+        if due:
+            for tick in range(last, now + 1):
+                for entry in due.pop(tick, ()):
+                    if entry.filed == tick:
+                        entry.filed = 0
+                        entry.tick(now)
+        self._handle = self._loop.call_later(TICK, self._tick)
+
+    def _make_date_line(self) -> None:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self.date_line = b"Date: " + formatdate(second, usegmt=True).encode()

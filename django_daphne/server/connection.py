@@ -1,0 +1,309 @@
+"""One accepted connection: the transport on one side, an engine on the other.
+
+The connection is the engine's :class:`~django_daphne.protocol.wire.Wire`. Its
+``data_received`` *is* the engine's ``receive_data``: the transport calls the engine
+without anything of ours in between, so a change of engine has to tell the transport
+(:meth:`Connection.switch`).
+
+Two timers run on the shared clock: the engine's, and one that watches whether a peer
+takes what we have written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from ..application.context import Address, Peer, protocol_log
+from ..application.http import HTTPStream
+from ..protocol.http1 import Head, HTTP1Engine, Stream
+from ..protocol.wire import Engine
+from .clock import Clock
+
+if TYPE_CHECKING:
+    from .server import Server
+
+#: How long a closing connection hears a client out, so that the client can read the
+#: answer before a reset destroys it.
+LINGER = 2.0
+
+#: What a transport holds of a response that the client has not taken, before ``send``
+#: waits: enough to fill the path while the application makes more.
+WRITE_HIGH_WATER = 64 * 1024
+
+#: How long a closing connection waits for its last bytes to be taken, where the WRITE
+#: timeout is disabled: a closed connection is nobody's to wait for.
+CLOSE_TIMEOUT = 60.0
+
+
+class Connection(asyncio.Protocol):
+    """Joins a transport to the engine that speaks its protocol."""
+
+    __slots__ = (
+        "_closing", "_deadline", "_expired", "_paused", "_server", "_unwritten",
+        "_write_deadline", "clock", "data_received", "engine", "filed", "peer",
+        "transport", "writable", "write",
+    )  # fmt: skip
+
+    data_received: Callable[[bytes], None]
+    write: Callable[[bytes], None]
+    clock: Clock
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.clock = server.clock
+        self.writable = True
+        self.filed = 0
+        self._deadline = 0
+        self._expired: Callable[[], None] = _nothing
+        self._write_deadline = 0
+        self._unwritten = 0
+        self._closing = False
+        self._paused = False
+        # Some transports take the bound method when they are made, before
+        # connection_made; until then there is no engine that could be bound.
+        self.data_received = self._first_data
+
+    # -- What the transport tells us ---------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.write = self.transport.write
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self.peer = _peer_of(self.transport)
+        server = self._server
+        engine = HTTP1Engine(
+            self,
+            self._begin,
+            self._report,
+            server.config.limits,
+            server.config.timeouts,
+            server.server_line,
+        )
+        self.engine: Engine = engine
+        self._bind_data_received(engine.receive_data)
+        server.connections.add(self)
+        engine.start_reading()
+
+    def eof_received(self) -> bool:
+        if self._closing:
+            self.transport.close()
+        else:
+            self.engine.receive_eof()
+        # We close ourselves; a transport that closed on its own would cut the answer.
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closing = True
+        self.writable = False
+        self._deadline = self._write_deadline = 0
+        self.write = _discard
+        self._server.connections.discard(self)
+        self.engine.connection_lost()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if not self._closing:
+            self._write_deadline = 0
+            self.engine.writable_again()
+
+    # -- What the engine asks of us ----------------------------------------------------
+
+    def pause_reading(self) -> None:
+        if not self._paused and not self._closing:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self._closing:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def arm(self, seconds: float | None, expired: Callable[[], None]) -> None:
+        if seconds is None or self._closing:
+            self._deadline = 0
+            return
+        self._expired = expired
+        clock = self.clock
+        self._deadline = deadline = clock.after(seconds)
+        if not self.filed or self.filed > deadline:
+            clock.file(self, deadline)
+
+    def close(self) -> None:
+        if not self._closing:
+            self._stop_listening()
+            self.transport.close()
+
+    def linger(self) -> None:
+        if self._closing:
+            return
+        paused = self._paused
+        self._stop_listening()
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        if paused:
+            self.transport.resume_reading()
+        self._expired = self.transport.close
+        self._deadline = self.clock.after(LINGER)
+        self.clock.file(self, self._deadline)
+
+    def abort(self) -> None:
+        self._stop_listening()
+        self.transport.abort()
+
+    def switch(self, engine: Engine) -> None:
+        self.engine = engine
+        self._deadline = 0
+        self._bind_data_received(engine.receive_data)
+
+    def _stop_listening(self) -> None:
+        self._closing = True
+        self._deadline = 0
+        self.write = _discard
+        self._bind_data_received(_discard)
+        if self.transport.get_write_buffer_size():
+            self._watch_writing()
+
+    def _bind_data_received(self, receive_data: Callable[[bytes], None]) -> None:
+        """Make ``receive_data`` what the transport calls.
+
+        uvloop's transports keep the bound method; setting the protocol anew makes them
+        look it up again.
+        """
+        self.data_received = receive_data
+        self.transport.set_protocol(self)
+
+    def _first_data(self, data: bytes) -> None:
+        self.engine.receive_data(data)
+
+    # -- What the server asks of us ----------------------------------------------------
+
+    def drain(self) -> bool:
+        """Begin nothing new; True when the engine had something to close at once."""
+        if self._closing:
+            return False
+        self.engine.drain()
+        return self._closing
+
+    # -- Time --------------------------------------------------------------------------
+
+    def tick(self, now: int) -> None:
+        if self._deadline:
+            if self._deadline <= now:
+                self._deadline = 0
+                self._expired()
+            else:
+                self.clock.file(self, self._deadline)
+        if self._write_deadline:
+            if self._write_deadline <= now:
+                self._check_writing()
+            else:
+                self.clock.file(self, self._write_deadline)
+
+    def _watch_writing(self) -> None:
+        seconds = self._server.config.timeouts.write
+        if seconds is None:
+            if not self._closing:
+                return
+            seconds = CLOSE_TIMEOUT
+        self._unwritten = self.transport.get_write_buffer_size()
+        self._write_deadline = self.clock.after(seconds)
+        self.clock.file(self, self._write_deadline)
+
+    def _check_writing(self) -> None:
+        """The peer had its time: it has taken something, or it is dropped."""
+        self._write_deadline = 0
+        unwritten = self.transport.get_write_buffer_size()
+        if not unwritten:
+            return
+        if unwritten < self._unwritten:
+            self._watch_writing()
+            return
+        protocol_log.info("%s took nothing of the response in time", self._name())
+        self.transport.abort()
+
+    # -- Requests ----------------------------------------------------------------------
+
+    def _begin(self, engine: HTTP1Engine, head: Head) -> Stream:
+        if head.upgrade == b"websocket":
+            return self._server.begin_websocket(self, engine, head)
+        return HTTPStream(self._server.context, engine, self.peer, head)
+
+    def _report(self, reason: str, status: int, data: bytes) -> None:
+        level = logging.WARNING if status else logging.DEBUG
+        if protocol_log.isEnabledFor(level):
+            protocol_log.log(
+                level,
+                "%s: %s%s",
+                self._name(),
+                reason,
+                f" ({status})" if status else "",
+                extra={"status": status, "client": self.peer.client, "data": data},
+            )
+
+    def _name(self) -> str:
+        client = self.peer.client
+        if client is None:
+            return "a local client"
+        return f"{client[0]}:{client[1]}"
+
+
+def _nothing() -> None:
+    pass
+
+
+def _discard(data: bytes) -> None:
+    pass
+
+
+def _peer_of(transport: asyncio.Transport) -> Peer:
+    tls = transport.get_extra_info("ssl_object")
+    return Peer(
+        _address(transport.get_extra_info("peername")),
+        _address(transport.get_extra_info("sockname"), server=True),
+        None if tls is None else _tls_extension(tls),
+    )
+
+
+def _address(name: Any, server: bool = False) -> Address | None:
+    """A socket's name as scopes have it: host and port, or a Unix socket's path."""
+    if isinstance(name, tuple) and len(name) >= 2:
+        return (str(name[0]), int(name[1]))
+    if server and name:
+        path = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        return (path, None)
+    return None
+
+
+_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+
+def _cipher_suite(tls: ssl.SSLObject) -> int | None:
+    """The IANA number of the connection's cipher suite."""
+    cipher = tls.cipher()
+    if cipher is not None:
+        for known in tls.context.get_ciphers():
+            if known["name"] == cipher[0]:
+                return known["id"] & 0xFFFF
+    return None
+
+
+def _tls_extension(tls: ssl.SSLObject) -> dict[str, Any]:
+    """The ASGI ``tls`` extension (version 0.2)."""
+    return {
+        "server_cert": None,
+        "client_cert_chain": [],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": _TLS_VERSIONS.get(tls.version() or ""),
+        "cipher_suite": _cipher_suite(tls),
+    }

@@ -1,0 +1,169 @@
+"""One serving process: its event loop, its signals, its exit code.
+
+A supervisor of several processes is a loop around this; a test, or Django's development
+server, uses :func:`serve` on a loop of its own and brings its own way of stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from ..application.context import Application, LogAccess, server_log
+from ..config import Config
+from ..errors import BindError, LifespanFailed
+from . import access_log
+from .server import Server
+
+EXIT_OK = 0
+EXIT_CANNOT_BIND = 1
+EXIT_LIFESPAN_FAILED = 3
+
+OnListening = Callable[[list[str]], None]
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's loop where there is one; no policy is touched."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def run(
+    config: Config,
+    application: Application,
+    *,
+    on_listening: OnListening | None = None,
+    log_access: LogAccess | None = None,
+) -> int:
+    """Serve until a signal stops us; return the process's exit code.
+
+    SIGTERM and SIGINT drain, a second one stops now; SIGHUP and SIGUSR1 reopen log
+    files. Failures to bind or to start are one line on stderr.
+    """
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        try:
+            runner.run(_run(config, application, on_listening, log_access))
+        except BindError as error:
+            print(error, file=sys.stderr)
+            return EXIT_CANNOT_BIND
+        except LifespanFailed as error:
+            print(f"Application startup failed: {error}", file=sys.stderr)
+            return EXIT_LIFESPAN_FAILED
+    return EXIT_OK
+
+
+async def serve(
+    config: Config,
+    application: Application,
+    stop: asyncio.Event,
+    *,
+    hurry: asyncio.Event | None = None,
+    sockets: Sequence[socket.socket] | None = None,
+    on_listening: OnListening | None = None,
+    log_access: LogAccess | None = None,
+) -> None:
+    """Serve on the running loop until ``stop`` is set, then drain.
+
+    ``hurry`` makes the drain skip to its end. ``on_listening`` is given the URL of each
+    listener once connections are accepted.
+
+    :raises BindError: when a listener cannot be had.
+    :raises LifespanFailed: when the application refuses to start.
+    """
+    server = Server(config, application, log_access=log_access, sockets=sockets)
+    await server.bind()
+    if not await _start(server, stop):
+        return
+    if on_listening is not None:
+        on_listening([listener.url for listener in server.listeners])
+    await stop.wait()
+    draining = asyncio.ensure_future(server.drain())
+    if hurry is not None:
+        hurrying = asyncio.ensure_future(hurry.wait())
+        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
+        if hurry.is_set():
+            server.hurry()
+        hurrying.cancel()
+    await draining
+
+
+async def _start(server: Server, stop: asyncio.Event) -> bool:
+    """Start ``server``; False when ``stop`` came before the application was ready."""
+    starting = asyncio.ensure_future(server.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+    return False
+
+
+async def _run(
+    config: Config,
+    application: Application,
+    on_listening: OnListening | None,
+    log_access: LogAccess | None,
+) -> None:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    with _signals(stop, hurry):
+        await serve(
+            config,
+            application,
+            stop,
+            hurry=hurry,
+            on_listening=on_listening,
+            log_access=log_access,
+        )
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
+    """While inside, signals set the events instead of killing the process."""
+    loop = asyncio.get_running_loop()
+
+    def request_stop(number: int) -> None:
+        name = signal.Signals(number).name
+        if stop.is_set():
+            server_log.warning("%s again: stopping now", name)
+            hurry.set()
+        else:
+            server_log.info("%s: stopping", name)
+            stop.set()
+
+    stoppers = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        stoppers.append(signal.SIGBREAK)
+        previous = {}
+        for number in stoppers:
+            # Windows' loops know no signals: the handler wakes the loop by hand.
+            previous[number] = signal.signal(
+                number,
+                lambda number, frame: loop.call_soon_threadsafe(request_stop, number),
+            )
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return
+    for number in stoppers:
+        loop.add_signal_handler(number, request_stop, number)
+    reopeners = [signal.SIGHUP, signal.SIGUSR1]
+    for number in reopeners:
+        loop.add_signal_handler(number, access_log.reopen_all)
+    try:
+        yield
+    finally:
+        for number in [*stoppers, *reopeners]:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,210 @@
+"""A server: listeners, connections, one application; no signals, no processes.
+
+Its life is a line: :meth:`Server.bind` opens the sockets, :meth:`Server.start` starts
+the application's lifespan and accepts, :meth:`Server.drain` stops in the stages below,
+and nothing can be started again.
+
+The stages of draining: wait ``DRAIN_DELAY`` (the time a balancer needs to look
+elsewhere); stop accepting; idle connections close, busy ones answer what they have
+begun with ``Connection: close``; WebSockets are closed with 1012 in batches; event
+streams hear ``http.disconnect`` at once. Everything else goes on — a long poll cannot
+be told from a slow request — and hears of the disconnect only in the last
+``APPLICATION_CLOSE`` seconds of ``GRACEFUL``. What is left then is cancelled, and the
+application's lifespan is shut down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from ..application.context import Application, Context, LogAccess, server_log
+from ..application.http import HTTPStream
+from ..application.lifespan import Lifespan
+from ..application.websocket import WebSocketStream
+from ..config import Config
+from ..protocol.http1 import Head, HTTP1Engine, Stream
+from ..protocol.websocket import read_handshake
+from .clock import Clock
+from .connection import Connection
+from .endpoints import Listener, open_listeners
+
+#: WebSockets closed in one turn while draining: thousands that reconnect at the same
+#: instant would overrun whoever takes over.
+CLOSE_BATCH = 100
+
+#: Seconds between batches.
+CLOSE_INTERVAL = 0.05
+
+#: What cancelled tasks and closing transports get before we leave them behind.
+LAST_MOMENTS = 1.0
+
+
+class Server:
+    """Serves ``application`` as ``config`` says, on the running loop.
+
+    ``sockets`` are bound already and are listened on instead of ``config.bind``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        application: Application,
+        *,
+        log_access: LogAccess | None = None,
+        sockets: Sequence[socket.socket] | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.config = config
+        self.clock = Clock(loop)
+        self.context = Context(config, application, loop, log_access)
+        self.connections: set[Connection] = set()
+        self.listeners: list[Listener] = []
+        self.server_line = (
+            None
+            if config.server_header is None
+            else b"Server: " + config.server_header.encode("ascii")
+        )
+        self._sockets = sockets
+        self._lifespan = Lifespan(application, config.lifespan)
+        self._hurry = asyncio.Event()
+        self._told_started = False
+
+    async def bind(self) -> None:
+        """Open every socket, or none.
+
+        :raises BindError: with one line for the user.
+        """
+        self.listeners = await open_listeners(
+            self.config.bind, backlog=self.config.limits.backlog, sockets=self._sockets
+        )
+
+    async def start(self) -> None:
+        """Start the application, then accept connections.
+
+        :raises LifespanFailed: when the application refuses to start.
+        :raises BindError: when a socket cannot be listened on after all.
+        """
+        try:
+            await self._lifespan.startup()
+            self.context.state = self._lifespan.state
+            self.clock.start()
+            for listener in self.listeners:
+                await listener.start(self._accept)
+        except BaseException:
+            self._stop_accepting()
+            self.clock.stop()
+            raise
+        if self.config.hooks.on_started is not None:
+            self.config.hooks.on_started()
+        self._told_started = True
+
+    def hurry(self) -> None:
+        """Make a drain that is under way skip to its end."""
+        self._hurry.set()
+
+    async def drain(self) -> None:
+        """Stop, in stages, within ``TIMEOUTS.GRACEFUL`` seconds."""
+        loop, timeouts = self.context.loop, self.config.timeouts
+        began = loop.time()
+        if self.config.hooks.on_stopping is not None and self._told_started:
+            self.config.hooks.on_stopping()
+        if timeouts.drain_delay and not self._hurry.is_set():
+            await self._pause(timeouts.drain_delay)
+        self.context.draining = True
+        self._stop_accepting()
+        closing = loop.create_task(self._drain_connections())
+        end = None if timeouts.graceful is None else began + timeouts.graceful
+        farewell = None if end is None else end - timeouts.application_close
+        await self._wait_for_streams(farewell)
+        if self.context.streams:
+            for stream in tuple(self.context.streams):
+                stream.say_goodbye()
+            await self._wait_for_streams(end)
+        closing.cancel()
+        await self._end_streams()
+        await self._end_lifespan(end)
+        await self._end_connections()
+        self.clock.stop()
+
+    # -- Connections -------------------------------------------------------------------
+
+    def _accept(self) -> Connection:
+        return Connection(self)
+
+    def begin_websocket(
+        self, connection: Connection, engine: HTTP1Engine, head: Head
+    ) -> Stream:
+        """Begin a WebSocket from the head of its handshake.
+
+        :raises ProtocolError: when the handshake is not acceptable.
+        """
+        handshake = read_handshake(head)
+        return WebSocketStream(self.context, engine, connection.peer, head, handshake)
+
+    # -- Stages ------------------------------------------------------------------------
+
+    def _stop_accepting(self) -> None:
+        for listener in self.listeners:
+            listener.stop_accepting()
+
+    async def _drain_connections(self) -> None:
+        batch = 0
+        for connection in tuple(self.connections):
+            if connection.drain():
+                batch += 1
+                if batch % CLOSE_BATCH == 0:
+                    await asyncio.sleep(CLOSE_INTERVAL)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    async def _wait_for_streams(self, until: float | None) -> None:
+        """Return when no stream is left, at ``until``, or in a hurry."""
+        loop = self.context.loop
+        while self.context.streams and not self._hurry.is_set():
+            left = 0.1
+            if until is not None:
+                left = min(left, until - loop.time())
+                if left <= 0:
+                    return
+            await self._pause(left)
+
+    async def _end_streams(self) -> None:
+        streams = tuple(self.context.streams)
+        if not streams:
+            return
+        server_log.warning("Cancelling %d unfinished request(s)", len(streams))
+        for stream in streams:
+            stream.cancel()
+        loop = self.context.loop
+        end = loop.time() + LAST_MOMENTS
+        while self.context.streams and loop.time() < end:
+            await asyncio.sleep(0.01)
+
+    async def _end_lifespan(self, end: float | None) -> None:
+        left = None
+        if end is not None:
+            left = max(LAST_MOMENTS, end - self.context.loop.time())
+        if self._hurry.is_set():
+            left = LAST_MOMENTS
+        try:
+            await asyncio.wait_for(self._lifespan.shutdown(), left)
+        except TimeoutError:
+            server_log.error("Lifespan shutdown took too long")
+            self._lifespan.cancel()
+
+    async def _end_connections(self) -> None:
+        """Let transports flush what they still hold, then drop them."""
+        loop = self.context.loop
+        for connection in tuple(self.connections):
+            connection.close()
+        end = loop.time() + LAST_MOMENTS
+        while self.connections and loop.time() < end:
+            await asyncio.sleep(0.01)
+        for connection in tuple(self.connections):
+            connection.abort()
