@@ -1,0 +1,357 @@
+"""From binds to listeners.
+
+Opening comes in two steps, so that a server says what it cannot have before it starts
+the application, and takes no connection before the application has started:
+:func:`open_listeners` claims every address, all or none; :meth:`Listener.start` begins
+to listen. Between the two the kernel refuses connections.
+
+Everything but a Twisted endpoint is a plain socket served by the event loop's own
+transports. Twisted is imported when a bind needs it and not before.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ..binds import Bind, BindKind
+from .inherited import InheritedSockets
+from .refusals import explain, refusal
+from .unix_sockets import SocketFile, open_unix_socket
+
+#: How often a free port is sought that every address of a bind with port 0 can have.
+#: Each try fails only where another program holds that very port of the other family.
+PORT_ATTEMPTS = 20
+
+#: The loops take None for 60 s, and have no word for never.
+NEVER = 10 * 365 * 24 * 3600.0
+
+IPV4_ANY, IPV6_ANY = "0.0.0.0", "::"
+
+#: The machine, or this address of a name, lacks the family or the address.
+_ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+Address = tuple[Any, ...] | str
+MakeProtocol = Callable[[], asyncio.Protocol]
+
+
+class Listener(abc.ABC):
+    """One bound place.
+
+    ``bind`` is what asked for it; ``url`` is what to tell the user
+    (``http://127.0.0.1:8000``, ``unix:/run/app.sock``), with the real port;
+    ``address`` is the socket's name as the system has it.
+    """
+
+    bind: Bind
+    url: str
+    address: Address
+
+    @abc.abstractmethod
+    async def start(
+        self,
+        make_protocol: MakeProtocol,
+        *,
+        handshake_timeout: float | None = None,
+        first_data_timeout: float | None = None,
+    ) -> None:
+        """Listen, and give each accepted connection a new protocol.
+
+        ``handshake_timeout`` bounds a TLS handshake, ``first_data_timeout`` the silence
+        of a connection that is not announced before its first byte (Twisted's
+        endpoints only); in seconds, None waits for ever.
+
+        :raises BindError: when another took the address since it was bound. The
+            listener is closed then.
+        """
+
+    @abc.abstractmethod
+    def stop_accepting(self) -> None:
+        """Close what listens; accepted connections live on. Idempotent.
+
+        Also the way to close a listener that was never started.
+        """
+
+    async def finish(self) -> None:
+        """To be awaited when the last connection has ended, after the drain."""
+        return None
+
+
+async def open_listeners(
+    binds: Iterable[Bind],
+    *,
+    backlog: int,
+    on_reactor_stop: Callable[[], None] | None = None,
+) -> list[Listener]:
+    """Claim every bind; nothing stays open when one cannot be had.
+
+    A bind may give several listeners (``systemd:``). ``backlog`` applies where the bind
+    has none of its own. ``on_reactor_stop`` is called when a Twisted plugin asks its
+    reactor to stop; the server is to stop gracefully.
+
+    :raises BindError: one line that begins with the bind.
+    """
+    binds = list(binds)
+    listeners: list[Listener] = []
+    inherited = InheritedSockets()
+    try:
+        for bind in _twisted_last(binds):
+            if bind.kind is BindKind.ENDPOINT:
+                from .twisted_endpoints import open_endpoint
+
+                listeners.append(await open_endpoint(bind, on_reactor_stop))
+            else:
+                listeners += await _open_sockets(bind, backlog, inherited)
+        _refuse_overlap(listeners)
+    except BaseException:
+        inherited.give_back()
+        for listener in listeners:
+            listener.stop_accepting()
+        for listener in listeners:
+            await listener.finish()
+        raise
+    inherited.forget_environment()
+    return sorted(listeners, key=lambda listener: binds.index(listener.bind))
+
+
+def _twisted_last(binds: Sequence[Bind]) -> list[Bind]:
+    # Attaching a reactor cannot be undone, so everything else is tried first.
+    return sorted(binds, key=lambda bind: bind.kind is BindKind.ENDPOINT)
+
+
+async def _open_sockets(
+    bind: Bind, backlog: int, inherited: InheritedSockets
+) -> list[Listener]:
+    backlog = bind.backlog or backlog
+    if bind.kind is BindKind.TCP:
+        context = None
+        if bind.tls is not None:
+            from .tls import endpoint_context
+
+            context = endpoint_context(bind, bind.tls)
+        sockets = await _open_tcp(bind)
+        return [SocketListener(bind, sockets, backlog=backlog, context=context)]
+    if bind.kind is BindKind.UNIX:
+        sock, file = open_unix_socket(bind)
+        return [SocketListener(bind, [sock], backlog=backlog, file=file)]
+    return [
+        SocketListener(bind, [sock], backlog=backlog) for sock in inherited.take(bind)
+    ]
+
+
+# -- Sockets served by the loop --------------------------------------------------------
+
+
+class SocketListener(Listener):
+    """The sockets of one bind: one for each address that its host has."""
+
+    def __init__(
+        self,
+        bind: Bind,
+        sockets: Sequence[socket.socket],
+        *,
+        backlog: int,
+        context: ssl.SSLContext | None = None,
+        file: SocketFile | None = None,
+    ) -> None:
+        self.bind = bind
+        self.sockets = tuple(sockets)
+        self.address = sockets[0].getsockname()
+        self.url = _url(bind, sockets[0], "http" if context is None else "https")
+        self._backlog = backlog
+        self._context = context
+        self._file = file
+        self._servers: list[asyncio.AbstractServer] = []
+
+    async def start(
+        self,
+        make_protocol: MakeProtocol,
+        *,
+        handshake_timeout: float | None = None,
+        first_data_timeout: float | None = None,
+    ) -> None:
+        if self._file is not None and not self._file.is_ours():
+            self.stop_accepting()
+            raise refusal(self.bind, "another process has taken the socket's file.")
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self._context is not None:
+            tls["ssl"] = self._context
+            tls["ssl_handshake_timeout"] = (
+                NEVER if handshake_timeout is None else handshake_timeout
+            )
+        try:
+            for sock in self.sockets:
+                self._servers.append(
+                    # Both loops take Unix sockets here too, and remove no file then.
+                    await loop.create_server(
+                        make_protocol, sock=sock, backlog=self._backlog, **tls
+                    )
+                )
+        except OSError as error:
+            self.stop_accepting()
+            raise explain(self.bind, error) from None
+
+    def stop_accepting(self) -> None:
+        if self._file is not None:
+            self._file.remove()
+            self._file = None
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        for sock in self.sockets:
+            sock.close()
+
+
+def _url(bind: Bind, sock: socket.socket, scheme: str) -> str:
+    name = sock.getsockname()
+    if not isinstance(name, tuple):
+        # An abstract socket of systemd's begins with NUL, which everyone writes as @.
+        return "unix:" + os.fsdecode(bind.path or name).replace("\0", "@")
+    # A host name stays as it was written; only the port may have been unknown.
+    host = name[0] if bind.host is None else bind.host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{name[1]}"
+
+
+# -- TCP -------------------------------------------------------------------------------
+
+
+async def _open_tcp(bind: Bind) -> list[socket.socket]:
+    addresses = await _resolve(bind)
+    seeks_port = bind.port == 0 and len(addresses) > 1
+    for _attempt in range(PORT_ATTEMPTS if seeks_port else 1):
+        try:
+            return _bind_all(bind, addresses)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not seeks_port:
+                raise explain(bind, error) from None
+    raise refusal(bind, "no port is free on every address.")
+
+
+async def _resolve(bind: Bind) -> list[tuple[socket.AddressFamily, str]]:
+    if bind.host is None:
+        return [(socket.AF_INET, IPV4_ANY), (socket.AF_INET6, IPV6_ANY)]
+    if ":" in bind.host:
+        return [(socket.AF_INET6, bind.host)]
+    if not bind.host.strip("0123456789."):
+        return [(socket.AF_INET, bind.host)]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            bind.host, None, type=socket.SOCK_STREAM
+        )
+    except socket.gaierror as error:
+        raise explain(bind, error) from None
+    except UnicodeError:
+        raise refusal(bind, f"{bind.host!r} is not a host name.") from None
+    addresses: dict[tuple[socket.AddressFamily, str], None] = {}
+    for family, _, _, _, name in found:
+        if family in (socket.AF_INET, socket.AF_INET6):
+            host, scope = str(name[0]), name[3] if len(name) == 4 else 0
+            if scope and "%" not in host:
+                host = f"{host}%{scope}"
+            addresses[family, host] = None
+    if not addresses:
+        raise refusal(bind, f"{bind.host!r} has neither an IPv4 nor an IPv6 address.")
+    return list(addresses)
+
+
+def _bind_all(
+    bind: Bind, addresses: Sequence[tuple[socket.AddressFamily, str]]
+) -> list[socket.socket]:
+    """One socket for each address that this machine has, all on the same port."""
+    sockets: list[socket.socket] = []
+    port = bind.port
+    absent: OSError | None = None
+    try:
+        for family, host in addresses:
+            try:
+                sockets.append(_bind_one(family, host, port, bind.dual_stack))
+            except OSError as error:
+                # A name may have an IPv6 address where the machine speaks none.
+                if error.errno not in _ABSENT:
+                    raise
+                absent = error
+                continue
+            port = sockets[-1].getsockname()[1]
+        if absent is not None and not sockets:
+            raise absent
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_one(
+    family: socket.AddressFamily, host: str, port: int, dual_stack: bool
+) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform == "win32":
+            # Windows' SO_REUSEADDR would let two servers share the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            # A port whose last connections are in TIME_WAIT is free to a listener.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and not dual_stack:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if family == socket.AF_INET6 and "%" in host:
+            host, _, scope = host.partition("%")
+            sock.bind((host, port, 0, _scope_id(scope)))
+        else:
+            sock.bind((host, port))
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _scope_id(scope: str) -> int:
+    return int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+
+
+def _refuse_overlap(listeners: Sequence[Listener]) -> None:
+    """Two of our own binds on one port.
+
+    The kernel lets both be bound and refuses the second only when it listens, which is
+    after the application has started and would blame a stranger.
+    """
+    claimed: list[tuple[int, str, int, Bind]] = []
+    for listener in listeners:
+        # Passed sockets listen already, and may share a port on purpose.
+        if not isinstance(listener, SocketListener) or (
+            listener.bind.kind is not BindKind.TCP
+        ):
+            continue
+        for sock in listener.sockets:
+            for family, host, port in _claims(sock):
+                for other_family, other_host, other_port, other in claimed:
+                    if (family, port) != (other_family, other_port):
+                        continue
+                    wild = {IPV4_ANY, IPV6_ANY} & {host, other_host}
+                    if host == other_host or wild:
+                        raise refusal(
+                            listener.bind, f"{other.text!r} already has this port."
+                        )
+                claimed.append((family, host, port, listener.bind))
+
+
+def _claims(sock: socket.socket) -> list[tuple[int, str, int]]:
+    if sock.family == socket.AF_INET:
+        host, port = sock.getsockname()
+        return [(socket.AF_INET, host, port)]
+    host, port, *_ = sock.getsockname()
+    claims = [(int(socket.AF_INET6), host, port)]
+    if host == IPV6_ANY and not sock.getsockopt(
+        socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    ):
+        claims.append((int(socket.AF_INET), IPV4_ANY, port))
+    return claims
