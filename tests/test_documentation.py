@@ -1,0 +1,88 @@
+"""The reference pages say what the code does: every key, default and check."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import unittest
+from pathlib import Path
+from typing import Any
+
+from django_daphne import config
+from django_daphne.errors import ConfigurationError
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text("utf-8")
+
+
+def documented_settings() -> dict[str, str]:
+    """Each key described in settings.rst, with the source of its default."""
+    entries = re.findall(
+        r"^\.\. setting:: (\S+)\n\n   Default ``(.+?)``\.$",
+        page("settings.rst"),
+        re.MULTILINE,
+    )
+    return dict(entries)
+
+
+def actual_settings() -> dict[str, Any]:
+    """Each key that :class:`Config` has, with its default."""
+    found: dict[str, Any] = {}
+    defaults = config.build_config({})
+    for field in dataclasses.fields(defaults):
+        value = getattr(defaults, field.name)
+        key = field.name.upper()
+        if key == "BIND":
+            found[key] = [bind.text for bind in value]
+        elif "rule" in field.metadata:
+            found[key] = value
+        elif key in config._SECTIONS:
+            for inner in dataclasses.fields(value):
+                found[f"{key}.{inner.name.upper()}"] = getattr(value, inner.name)
+    return found
+
+
+def evaluate(source: str) -> Any:
+    """The value of a literal or of a product of numbers (``64 * 1024``)."""
+    value = 1
+    for factor in source.split(" * "):
+        if source == factor:
+            return ast.literal_eval(source)
+        value *= ast.literal_eval(factor)
+    return value
+
+
+class SettingsPageTests(unittest.TestCase):
+    def test_every_key_and_its_default(self) -> None:
+        written = {k: evaluate(v) for k, v in documented_settings().items()}
+        self.assertEqual(written, actual_settings())
+
+    def test_keys_that_are_not_available_yet(self) -> None:
+        section = page("settings.rst").partition("Keys that are not available yet")[2]
+        keys = re.findall(r"^   - ``(\S+)``$", section, re.MULTILINE)
+        refused = []
+        for key in keys:
+            outer, _, inner = key.partition(".")
+            with self.assertRaises(ConfigurationError, msg=key) as caught:
+                config.build_config({outer: {inner: 1} if inner else 1})
+            refused += [p.key for p in caught.exception.problems if p.code == "E003"]
+        self.assertEqual(refused, keys)
+        self.assertEqual(len(keys), sum(map(len, config._NOT_YET.values())))
+
+
+class ChecksPageTests(unittest.TestCase):
+    def test_every_error_and_warning(self) -> None:
+        written = set(re.findall(r"django_daphne\.([EW]\d{3})", page("checks.rst")))
+        package = Path(config.__file__).parent
+        used = set()
+        for path in package.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    used |= set(
+                        re.findall(r"^(?:django_daphne\.)?([EW]\d{3})$", node.value)
+                    )
+        self.assertEqual(written, used)
