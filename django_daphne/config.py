@@ -35,6 +35,9 @@ NOT_AVAILABLE = "E003"
 WRONG_VALUE = "E004"
 IMPOSSIBLE = "E005"
 BAD_BIND = "E006"
+NOT_AN_APPLICATION = "E007"
+BOTH_SERVERS = "E008"
+WRONG_ORDER = "E009"
 
 Rule = Callable[[Any], str | None]
 
@@ -356,7 +359,7 @@ def _read_value(
     if demand is None:
         return value
     problems.append(
-        Problem(WRONG_VALUE, path, f"{_spell(path)} must be {demand}, not {value!r}.")
+        Problem(WRONG_VALUE, path, f"{spell(path)} must be {demand}, not {value!r}.")
     )
     return field.default
 
@@ -371,7 +374,7 @@ def _read_binds(value: object, problems: list[Problem]) -> tuple[Bind, ...]:
             Problem(
                 WRONG_VALUE,
                 "BIND",
-                f"{_spell('BIND')} must be a list of strings, not {value!r}.",
+                f"{spell('BIND')} must be a list of strings, not {value!r}.",
                 "Write it like ['127.0.0.1:8000'].",
             )
         )
@@ -381,11 +384,11 @@ def _read_binds(value: object, problems: list[Problem]) -> tuple[Bind, ...]:
         try:
             binds.append(parse_bind(text))
         except ValueError as error:
-            problems.append(Problem(BAD_BIND, "BIND", f"{_spell('BIND')}: {error}"))
+            problems.append(Problem(BAD_BIND, "BIND", f"{spell('BIND')}: {error}"))
     repeated = {text for text in value if value.count(text) > 1}
     for text in sorted(repeated):
         problems.append(
-            Problem(IMPOSSIBLE, "BIND", f"{_spell('BIND')} names {text!r} twice.")
+            Problem(IMPOSSIBLE, "BIND", f"{spell('BIND')} names {text!r} twice.")
         )
     return tuple(binds)
 
@@ -396,12 +399,12 @@ def _refuse_key(section: str, key: object, known: list[str]) -> Problem:
         return Problem(
             NOT_AVAILABLE,
             path,
-            f"{_spell(path)} is not available yet.",
+            f"{spell(path)} is not available yet.",
             "Remove it: this version would not do what it says.",
         )
     close = difflib.get_close_matches(str(key).upper(), known, 1)
     hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
-    return Problem(UNKNOWN_KEY, path, f"{_spell(path)} is not a setting.", hint)
+    return Problem(UNKNOWN_KEY, path, f"{spell(path)} is not a setting.", hint)
 
 
 def _cross_check(config: Config, problems: list[Problem]) -> None:
@@ -411,7 +414,7 @@ def _cross_check(config: Config, problems: list[Problem]) -> None:
             Problem(
                 IMPOSSIBLE,
                 "TIMEOUTS.DRAIN_DELAY",
-                f"{_spell('TIMEOUTS.DRAIN_DELAY')} ({timeouts.drain_delay}) must be "
+                f"{spell('TIMEOUTS.DRAIN_DELAY')} ({timeouts.drain_delay}) must be "
                 f"shorter than TIMEOUTS['GRACEFUL'] ({timeouts.graceful}): the delay "
                 f"is part of it.",
             )
@@ -425,12 +428,12 @@ def _cross_check(config: Config, problems: list[Problem]) -> None:
             Problem(
                 IMPOSSIBLE,
                 "WEBSOCKET.MAX_FRAME_SIZE",
-                f"{_spell('WEBSOCKET.MAX_FRAME_SIZE')} is larger than "
+                f"{spell('WEBSOCKET.MAX_FRAME_SIZE')} is larger than "
                 f"WEBSOCKET['MAX_MESSAGE_SIZE'] and can never be reached.",
             )
         )
 
 
-def _spell(path: str) -> str:
+def spell(path: str) -> str:
     """``TIMEOUTS.HEADERS`` as the user wrote it."""
     return "DJANGO_DAPHNE" + "".join(f"[{part!r}]" for part in path.split("."))
