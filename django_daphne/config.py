@@ -42,7 +42,7 @@ WRONG_ORDER = "E009"
 Rule = Callable[[Any], str | None]
 
 
-# -- Rules: each returns None, or what the value must be ---------------------------------
+# -- Rules: each returns None, or what the value must be --------------------------------
 
 
 def _is_number(value: object) -> bool:

@@ -1,1 +1,1 @@
-"""The ASGI side of a request: scopes, streams and their tasks; no sockets, no Django."""
+"""The ASGI side of a request: scopes, streams, tasks; no sockets, no Django."""

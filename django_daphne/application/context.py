@@ -23,8 +23,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: ``(kind, scope, status, bytes sent, seconds)``; kind is "http", "connect", "reject" or
-#: "disconnect".
+#: ``(kind, scope, status, bytes sent, seconds)``; kind is "http", "connect", "reject"
+#: or "disconnect".
 LogAccess = Callable[[str, Scope, int, int, float], None]
 
 Address = tuple[str, int | None]

@@ -1,4 +1,4 @@
-"""One HTTP request: its application's task, and the ``receive`` and ``send`` it is given.
+"""One HTTP request: its application's task, and the ``receive`` and ``send`` it gets.
 
 The engine that owns the wire calls :meth:`HTTPStream.data`, :meth:`~HTTPStream.end`,
 :meth:`~HTTPStream.reset` and :meth:`~HTTPStream.writable_again`; the stream answers
@@ -10,9 +10,9 @@ method that carries it out, and whatever is not in the dict of the present state
 refused with the names of both. The head is held until the first body message, so that
 both leave in one write and a failure in between can still become a 500.
 
-A client's going is told in an order that lets frameworks clean up: a waiting ``receive``
-returns ``http.disconnect`` first; a ``send`` raises only after whoever heard of the
-disconnect has had :data:`SEND_GRACE` seconds to cancel it.
+A client's going is told in an order that lets frameworks clean up: a waiting
+``receive`` returns ``http.disconnect`` first; a ``send`` raises only after whoever
+heard of the disconnect has had :data:`SEND_GRACE` seconds to cancel it.
 """
 
 from __future__ import annotations
@@ -83,12 +83,28 @@ class _State(dict[str, Callable[["HTTPStream", Message], Awaitable[None] | None]
 class HTTPStream:
     """One request and its response; serves every version of HTTP."""
 
-    __slots__ = (
-        "_body_open", "_chunks", "_ended", "_event_stream", "_farewell", "_gone",
-        "_headers", "_readers", "_sent", "_started", "_state", "_status", "_task",
-        "_trailer_fields", "_trailers", "_trailers_accepted", "_writers", "context",
-        "engine", "scope", "wire",
-    )  # fmt: skip
+    # What nearly every request leaves as it is stands here and costs it nothing; with
+    # __slots__ each would have to be stored for each request.
+
+    #: Body received and not yet taken.
+    _chunks: list[bytes] = _NO_CHUNKS
+    _ended = False
+    #: The application has not yet been given the end of the body.
+    _body_open = True
+    #: ``receive`` has nothing to give but the disconnect.
+    _gone = False
+    #: We told the application so ourselves, because the server is stopping.
+    _farewell = False
+    _event_stream = False
+    _readers: Waiters | None = None
+    _writers: Waiters | None = None
+    _headers: Headers = []
+    _status = 0
+    _sent = 0
+    _started = 0.0
+    _trailers = False
+    _trailers_accepted = False
+    _trailer_fields: Headers = []
 
     def __init__(
         self, context: Context, engine: Engine, peer: Peer, head: HTTPHead
@@ -98,25 +114,10 @@ class HTTPStream:
         self.wire = engine.wire
         self.scope = http_scope(context, peer, head)
         self._state = _BEFORE_START
-        #: Body received and not yet taken.
-        self._chunks = _NO_CHUNKS
-        self._ended = False
-        #: The application has not yet been given the end of the body.
-        self._body_open = True
-        #: ``receive`` has nothing to give but the disconnect.
-        self._gone = False
-        #: We told the application so ourselves, because the server is stopping.
-        self._farewell = False
-        self._event_stream = False
-        self._readers: Waiters | None = None
-        self._writers: Waiters | None = None
-        self._headers: Headers = []
-        self._status = 0
-        self._sent = 0
-        self._trailers = False
-        self._trailers_accepted = head.trailers_accepted
-        self._trailer_fields: Headers = []
-        self._started = 0.0 if context.log_access is None else perf_counter()
+        if head.trailers_accepted:
+            self._trailers_accepted = True
+        if context.log_access is not None:
+            self._started = perf_counter()
         context.streams.add(self)
         self._task = context.loop.create_task(self._run())
 
@@ -449,7 +450,8 @@ def _as_bytes(body: object) -> bytes:
 
 def _is_event_stream(headers: Headers) -> bool:
     return any(
-        name.lower() == b"content-type" and value.lower().startswith(b"text/event-stream")
+        name.lower() == b"content-type"
+        and value.lower().startswith(b"text/event-stream")
         for name, value in headers
     )
 

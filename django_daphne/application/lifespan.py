@@ -1,4 +1,4 @@
-"""The application's lifespan: startup before the first request, shutdown after the last.
+"""An application's lifespan: startup before the first request, shutdown after all.
 
 ASGI Lifespan Protocol 2.0. Applications that do not speak it (Django's, a bare
 ``ProtocolTypeRouter``) raise as soon as they see the scope; in ``"auto"`` that is fine

@@ -1,7 +1,7 @@
 """The chunked transfer coding, read strictly (RFC 9112 section 7.1).
 
-Two servers that disagree on where a chunked body ends can be made to disagree on where
-the next request begins. So nothing is forgiven: sizes are hexadecimal digits and nothing
+Two servers that disagree on where a chunked body ends can be made to disagree on
+where the next request begins. So nothing is forgiven: sizes are hexadecimal digits and nothing
 else, lines end in CRLF, extensions are well-formed and discarded, trailers are valid
 fields and discarded, and all of them are counted. The reader consumes exactly the body
 and hands back what follows.

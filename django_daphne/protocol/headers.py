@@ -1,8 +1,8 @@
 """Field names and values: what may come in, what may go out (RFC 9110 section 5).
 
 The same few names come with nearly every message, so both directions learn a name once
-and look it up afterwards: :data:`REQUEST_NAMES` gives the lower-case form (or None for
-a name that is dropped), :data:`RESPONSE_NAMES` the bytes to put on the wire and whether
+and look it up afterwards: :data:`REQUEST_NAMES` gives the lower-case form (empty for a
+name that is dropped), :data:`RESPONSE_NAMES` the bytes to put on the wire and whether
 the name is one whose meaning is the server's. Both tables are bounded, or a client that
 invents names would grow them for ever.
 """
@@ -42,21 +42,22 @@ _RESPONSE_KINDS = {
     b"server": SERVER,
 }
 
-#: A request's field name as it came -> its lower-case form; None: to be dropped.
-REQUEST_NAMES: dict[bytes, bytes | None] = {}
+#: A request's field name as it came -> its lower-case form; empty: to be dropped.
+REQUEST_NAMES: dict[bytes, bytes] = {}
 #: An application's field name as it came -> (b"Name: ", kind).
 RESPONSE_NAMES: dict[bytes, tuple[bytes, int]] = {}
 
-_known_hosts: set[bytes] = set()
+#: Host values found valid.
+KNOWN_HOSTS: set[bytes] = set()
 
 
-def learn_request_name(name: bytes) -> bytes | None:
+def learn_request_name(name: bytes) -> bytes:
     """The lower-case form of a name that the parser has already found to be a token.
 
-    A name with an underscore gives None: CGI-like environments (Django's ``META``) fold
+    A name with an underscore gives nothing: CGI-like environments (Django's ``META``) fold
     ``_`` and ``-`` together, which lets ``X_Forwarded_For`` pass for its twin.
     """
-    lowered = None if b"_" in name else name.lower()
+    lowered = b"" if b"_" in name else name.lower()
     if len(REQUEST_NAMES) < MAX_LEARNT_NAMES:
         REQUEST_NAMES[name] = lowered
     return lowered
@@ -104,12 +105,10 @@ def check_host(value: bytes) -> None:
 
     :raises ProtocolError: 400.
     """
-    if value in _known_hosts:
-        return
     if not _HOST.fullmatch(value):
         raise ProtocolError(f"invalid Host {value[:100]!r}")
-    if len(_known_hosts) < MAX_LEARNT_NAMES:
-        _known_hosts.add(value)
+    if len(KNOWN_HOSTS) < MAX_LEARNT_NAMES:
+        KNOWN_HOSTS.add(value)
 
 
 def split_tokens(value: bytes) -> list[bytes]:

@@ -5,22 +5,22 @@ bytes until its turn comes, so that it costs neither objects nor parsing, and re
 stops when too much of it waits.
 
 The division of labour with httptools: we find the end of the head and read the request
-line; httptools reads the header section; framing, chunks and the reuse of the connection
-are ours again. httptools by itself refuses methods that it does not know and targets
-that are not ASCII, drops the body of any request with an Upgrade field, cannot say where
-in a feed a message ended, and limits nothing. So its parser is only ever fed whole
-header sections behind a request line of our own making, and thrown away whenever it
-might believe itself inside a body.
+line; httptools reads the header section; framing, chunks and the reuse of the
+connection are ours again. httptools by itself refuses methods that it does not know and
+targets that are not ASCII, drops the body of any request with an Upgrade field, cannot
+say where in a feed a message ended, and limits nothing. So its parser is only ever fed
+whole header sections behind a request line of our own making, and thrown away whenever
+it might believe itself inside a body.
 
 Requests are handed on by ``begin(engine, head)``, which returns the stream that will
-hear ``data``, ``end`` and ``reset``, and that answers through :meth:`HTTP1Engine.start`,
-:meth:`~HTTP1Engine.body` and their kin.
+hear ``data``, ``end`` and ``reset``, and that answers through
+:meth:`HTTP1Engine.start`, :meth:`~HTTP1Engine.body` and their kin.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -38,6 +38,7 @@ from .headers import (
     REQUEST_NAMES,
     RESPONSE_NAMES,
     SERVER,
+    KNOWN_HOSTS,
     TOKEN,
     Headers,
     check_host,
@@ -89,8 +90,18 @@ _AWAITED, _COUNTED, _CHUNKS, _UNTIL_CLOSE, _PRETENDED, _TRAILERS, _COMPLETE, _GO
     range(8)
 )
 
+#: Request lines remembered, and the longest of them: clients ask for the same few
+#: things, and reading a line costs more than looking it up.
+MAX_KNOWN_LINES = 512
+MAX_KNOWN_LINE = 256
+
+_known_lines: dict[bytes, RequestLine] = {}
+
 #: What a TLS client says to a port that does not speak TLS.
 TLS_ON_PLAIN_PORT = "TLS on a plain HTTP port"
+
+#: More digits than 2**63 has.
+MAX_LENGTH_DIGITS = 19
 
 #: Statuses whose responses have no body (RFC 9110 section 6.4.1).
 _BODILESS = frozenset({204, 304})
@@ -112,27 +123,44 @@ class Head:
     """A request's head: what an application wants to know of it, and its framing.
 
     ``path`` is decoded and without the query; ``raw_path`` and ``query`` are as sent.
-    ``headers`` has lower-case names in the order of arrival. ``length`` is the number of
-    body bytes, or None for a chunked body.
+    ``headers`` has lower-case names in the order of arrival. The framing is that of
+    nearly every request, HTTP/1.1 without a body; :class:`FramedHead` says otherwise.
     """
 
-    __slots__ = (
-        "expect_continue", "headers", "http_version", "keep_alive", "length", "method",
-        "path", "query", "raw_path", "trailers_accepted", "upgrade",
-    )  # fmt: skip
+    __slots__ = ("headers", "method", "path", "query", "raw_path")
 
     method: str
     path: str
     raw_path: bytes
     query: bytes
-    http_version: str
     headers: Headers
-    length: int | None
-    keep_alive: bool
-    expect_continue: bool
-    trailers_accepted: bool
+
+    http_version = "1.1"
+    #: Whether the client lets the connection live after this request.
+    keep_alive = True
+    #: The number of body bytes; None for a chunked body.
+    length: int | None = 0
+    expect_continue = False
+    trailers_accepted = False
     #: The protocol that the client asks to change to, lower-case.
-    upgrade: bytes | None
+    upgrade: bytes | None = None
+
+
+class FramedHead(Head):
+    """A head that says something about its version, its body or its connection."""
+
+    __slots__ = (
+        "expect_continue", "http_version", "keep_alive", "length", "trailers_accepted",
+        "upgrade",
+    )  # fmt: skip
+
+    def __init__(self, http_version: str) -> None:
+        self.http_version = http_version
+        self.keep_alive = http_version == "1.1"
+        self.length = 0
+        self.expect_continue = False
+        self.trailers_accepted = False
+        self.upgrade = None
 
 
 class Stream(Protocol):
@@ -153,6 +181,9 @@ class Stream(Protocol):
     def drain(self) -> None:
         """The server is stopping."""
 
+
+#: Method, decoded path, raw path, query, version, and the host of an absolute target.
+RequestLine = tuple[str, str, bytes, bytes, str, bytes | None]
 
 Begin = Callable[["HTTP1Engine", Head], Stream]
 Report = Callable[[str, int, bytes], None]
@@ -294,32 +325,43 @@ class HTTP1Engine:
         """Read one head and begin its request; False while the head is incomplete."""
         end = data.find(b"\r\n\r\n")
         try:
-            if data[:1] in b"\r\n" and data:
-                return self._skip_leading_crlf(data)
-            if end < 0:
-                self._check_unfinished(data)
-                return False
-            head = self._parse(data, data.find(_CRLF), end + 4)
-            self.head = head
+            if end < 1 or data[0] == 0x0D or data[0] == 0x0A:
+                return self._read_odd_beginning(data)
+            self.head = head = self._parse(data, end + 4)
             self.stream = stream = self._begin(self, head)
         except ProtocolError as error:
             self._refuse(error, data)
             return True
         self._response = _AWAITED
-        if self._body_left:
-            self.wire.arm(self._timeouts.body, self._body_expired)
-            if len(data) > end + 4:
-                self._read_body(data[end + 4 :])
-        else:
-            # The idle timer is left running: it finds the stream and does nothing.
+        if len(data) != end + 4 or self._body_left:
+            self._read_rest(data[end + 4 :])
+        if not self._body_left and self.stream is stream:
+            # The idle timer is left running: it will find the stream and do nothing.
             if self._timeouts.request is not None:
                 self.wire.arm(self._timeouts.request, self._request_expired)
-            if len(data) > end + 4:
-                self._pending += data[end + 4 :]
-                if len(self._pending) > PIPELINE_HIGH_WATER:
-                    self._pause()
             stream.end()
         return True
+
+    def _read_rest(self, data: bytes) -> None:
+        """What came behind a head: its body, or requests sent ahead."""
+        if self._body_left:
+            self.wire.arm(self._timeouts.body, self._body_expired)
+            if data:
+                self._read_body(data)
+        else:
+            self._pending += data
+            if len(self._pending) > PIPELINE_HIGH_WATER:
+                self._pause()
+
+    def _read_odd_beginning(self, data: bytes) -> bool:
+        """The head is incomplete, or empty lines come before it.
+
+        :raises ProtocolError: when it can never become an acceptable head.
+        """
+        if data[:1] in (b"\r", b"\n"):
+            return self._skip_leading_crlf(data)
+        self._check_unfinished(data)
+        return False
 
     def _skip_leading_crlf(self, data: bytes) -> bool:
         stripped = data.lstrip(_CRLF)
@@ -350,48 +392,43 @@ class HTTP1Engine:
             raise ProtocolError("the header section is over its limit", 431)
         if data.count(b"\n") != data.count(_CRLF):
             raise ProtocolError("a line of the head ends without CR")
-        self._split_request_line(data[: line_end - 1])
+        self._read_request_line(data[: line_end - 1])
 
-    def _split_request_line(self, line: bytes) -> tuple[bytes, bytes, bytes]:
-        """RFC 9112 section 3: method SP request-target SP HTTP-version, no more."""
+    def _read_request_line(self, line: bytes) -> RequestLine:
         if len(line) > self._limits.request_line:
             raise ProtocolError("the request line is over its limit", 414)
-        parts = line.split(b" ")
-        if len(parts) != 3:
-            raise ProtocolError(f"malformed request line {line[:100]!r}")
-        method, target, version = parts
-        if version != b"HTTP/1.1" and version != b"HTTP/1.0":
-            if not _VERSION.fullmatch(version):
-                raise ProtocolError(f"malformed request line {line[:100]!r}")
-            raise ProtocolError(f"unsupported version {version!r}", 505)
-        if method != b"GET" and not TOKEN.fullmatch(method):
-            raise ProtocolError(f"invalid method {method[:40]!r}")
-        if not _TARGET.fullmatch(target):
-            raise ProtocolError(f"invalid request target {target[:100]!r}")
-        return method, target, version
+        known = read_request_line(line)
+        if len(line) <= MAX_KNOWN_LINE:
+            if len(_known_lines) >= MAX_KNOWN_LINES:
+                _known_lines.clear()
+            _known_lines[line] = known
+        return known
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools hands over one field."""
-        lowered = REQUEST_NAMES.get(name, False)
-        if lowered is False:
+        lowered = REQUEST_NAMES.get(name)
+        if lowered is None:
             lowered = learn_request_name(name)
-        if lowered is not None:
+        if lowered:
             field = (lowered, value)
             self._fields.append(field)
             if lowered in _FRAMING:
                 self._framing.append(field)
 
-    def _parse(self, data: bytes, line_end: int, end: int) -> Head:
-        """Read a complete head.
+    def _parse(self, data: bytes, end: int) -> Head:
+        """Read the complete head in ``data[:end]``.
 
         :raises ProtocolError: for anything but a well-formed and acceptable request.
         """
-        method, target, version = self._split_request_line(data[:line_end])
+        line_end = data.find(_CRLF)
+        line = data[:line_end]
+        known = _known_lines.get(line) or self._read_request_line(line)
         section = data[line_end + 2 : end]
         if len(section) > self._limits.header_bytes + 2:
             raise ProtocolError("the header section is over its limit", 431)
-        self._fields = fields = []
-        self._framing = framing = []
+        fields: Headers = []
+        framing: Headers = []
+        self._fields, self._framing = fields, framing
         parser = self._parser
         if parser is None:
             parser = self._parser = httptools.HttpRequestParser(self)
@@ -407,28 +444,27 @@ class HTTP1Engine:
         if b" \r\n" in section or b"\t\r\n" in section:
             fields[:] = [(name, value.rstrip(b" \t")) for name, value in fields]
             framing[:] = [(name, value.rstrip(b" \t")) for name, value in framing]
-        head = Head()
-        head.method = "GET" if method == b"GET" else method.decode("ascii").upper()
+        method, path, raw_path, query, version, authority = known
+        # The overwhelming case: HTTP/1.1, one Host, nothing else about framing.
+        if len(framing) == 1 and framing[0][0] == b"host" and version == "1.1":
+            if framing[0][1] not in KNOWN_HOSTS:
+                check_host(framing[0][1])
+            head = Head()
+            self._close_after = self._draining
+        else:
+            head = self._read_framing(framing, version)
+            self._close_after = self._draining or not head.keep_alive
+        head.method = method
+        head.path = path
+        head.raw_path = raw_path
+        head.query = query
         head.headers = fields
-        head.length = 0
-        head.expect_continue = False
-        head.trailers_accepted = False
-        head.upgrade = None
-        if version == b"HTTP/1.1":
-            head.http_version = "1.1"
-            head.keep_alive = True
-        else:
-            head.http_version = "1.0"
-            head.keep_alive = False
-        # The overwhelming case: one Host and nothing else that concerns framing.
-        if len(framing) == 1 and framing[0][0] == b"host":
-            check_host(framing[0][1])
-        else:
-            self._apply_framing(head, framing)
-        self._apply_target(head, method, target)
-        if self._draining:
-            head.keep_alive = False
-        self._close_after = not head.keep_alive
+        if authority is not None:
+            # RFC 9112 section 3.2.2: the target's host replaces the Host field's.
+            head.headers = [
+                (name, authority if name == b"host" else value)
+                for name, value in fields
+            ]
         if head.length != 0:
             self._expect_body(head)
         return head
@@ -449,8 +485,9 @@ class HTTP1Engine:
         self._discarding = False
         self._continue_due = head.expect_continue
 
-    def _apply_framing(self, head: Head, framing: Headers) -> None:
+    def _read_framing(self, framing: Headers, version: str) -> FramedHead:
         """Host, body length, connection options and expectations, in one pass."""
+        head = FramedHead(version)
         hosts = lengths = codings = 0
         upgrade: bytes | None = None
         options: list[bytes] = []
@@ -486,49 +523,15 @@ class HTTP1Engine:
         if codings and head.http_version == "1.0":
             raise ProtocolError("Transfer-Encoding in an HTTP/1.0 request")
         if head.http_version == "1.0":
-            # RFC 9110 sections 7.8 and 10.1.1: neither existed in HTTP/1.0.
-            head.expect_continue = False
+            # RFC 9110 sections 6.5, 7.8 and 10.1.1: none of it existed in HTTP/1.0.
+            head.expect_continue = head.trailers_accepted = False
             head.keep_alive = b"keep-alive" in options and b"close" not in options
-            return
+            return head
         if b"close" in options:
             head.keep_alive = False
         if upgrade is not None and b"upgrade" in options:
             head.upgrade = upgrade
-
-    def _apply_target(self, head: Head, method: bytes, target: bytes) -> None:
-        """RFC 9112 section 3.2: the four forms of a request target."""
-        if target[0] != 0x2F:
-            if method == b"CONNECT":
-                # RFC 9110 section 9.3.6: only a proxy can mean anything by it.
-                raise ProtocolError("CONNECT is not implemented", 501)
-            if target == b"*" and method == b"OPTIONS":
-                head.path, head.raw_path, head.query = "*", b"*", b""
-                return
-            match = _ABSOLUTE.fullmatch(target)
-            if match is None:
-                raise ProtocolError(f"invalid request target {target[:100]!r}")
-            authority, target = match.groups()
-            if not authority:
-                raise ProtocolError("a request target without a host")
-            # RFC 9112 section 3.2.2: the target's host replaces the Host field's.
-            check_host(authority)
-            head.headers = [
-                (name, authority if name == b"host" else value)
-                for name, value in head.headers
-            ]
-            if not target and method == b"OPTIONS":
-                head.path, head.raw_path, head.query = "*", b"*", b""
-                return
-            if target[:1] != b"/":
-                target = b"/" + target
-        elif method == b"CONNECT":
-            raise ProtocolError("CONNECT is not implemented", 501)
-        raw_path, _, head.query = target.partition(b"?")
-        head.raw_path = raw_path
-        if b"%" in raw_path:
-            head.path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
-        else:
-            head.path = raw_path.decode("utf-8", "replace")
+        return head
 
     # -- Reading a body ----------------------------------------------------------------
 
@@ -624,7 +627,8 @@ class HTTP1Engine:
     ) -> None:
         """Send a response's head and the beginning, or the whole, of its body.
 
-        ``trailers`` promises a later call of :meth:`trailers`.
+        ``trailers`` promises a later call of :meth:`trailers`; it may be True only for
+        a client that accepts them.
 
         :raises IllegalMessage: for headers that cannot be sent, or a body longer than
             its Content-Length; nothing has been sent then.
@@ -632,11 +636,12 @@ class HTTP1Engine:
         head = self.head
         assert head is not None
         lines = [_STATUS_LINES[status]]
-        length: int | None = None
+        length = -1
         date: bytes = self.wire.clock.date_line
         server = self._server_line
         names = RESPONSE_NAMES
         close = self._close_after or self._draining
+        length_line: bytes | None = None
         try:
             for name, value in headers:
                 known = names.get(name)
@@ -646,9 +651,10 @@ class HTTP1Engine:
                 if kind == ORDINARY:
                     lines.append(prefix + value)
                 elif kind == CONTENT_LENGTH:
-                    if not _CONTENT_LENGTH.fullmatch(value):
+                    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
                         raise IllegalMessage(f"invalid Content-Length {value!r}")
                     length = int(value)
+                    length_line = prefix + value
                 elif kind == CONNECTION:
                     close = close or b"close" in split_tokens(value)
                 elif kind == DATE:
@@ -662,25 +668,23 @@ class HTTP1Engine:
         if server is not None:
             lines.append(server)
         one_point_one = head.http_version == "1.1"
-        bodiless = status in _BODILESS
-        pretend = bodiless or head.method == "HEAD"
+        pretend = status in _BODILESS or head.method == "HEAD"
         framing = _COUNTED
-        if bodiless:
-            # RFC 9110 section 8.6: never in a 204; in a 304 it describes the 200.
-            if status == 304 and length is not None:
-                lines.append(b"Content-Length: %d" % length)
-            length = None
+        if status == 204:
+            # RFC 9110 section 8.6: no Content-Length in a 204.
+            length = -1
         elif trailers and one_point_one and head.trailers_accepted:
             lines.append(_CHUNKED)
             framing = _CHUNKS
-        elif length is not None:
-            lines.append(b"Content-Length: %d" % length)
+        elif length_line is not None:
+            lines.append(length_line)
             if len(body) > length and not pretend:
                 raise _too_long(length)
         elif not more:
-            if body or not pretend:
-                lines.append(b"Content-Length: %d" % len(body))
             length = len(body)
+            # In a 304 or an answer to HEAD it would describe what is not sent.
+            if length or not pretend:
+                lines.append(b"Content-Length: %d" % length)
         elif one_point_one:
             lines.append(_CHUNKED)
             framing = _CHUNKS
@@ -695,6 +699,7 @@ class HTTP1Engine:
         elif not one_point_one:
             lines.append(_CONNECTION_KEEP_ALIVE)
         lines.append(b"")
+        lines.append(b"")
         block = _CRLF.join(lines)
         breaks = len(lines) - 1
         if (
@@ -703,34 +708,34 @@ class HTTP1Engine:
             or b"\0" in block
         ):
             raise explain_bad_headers(headers)
-        self._response_left = -1 if length is None else length
-        if pretend:
-            self._response = _PRETENDED
-            self._write(block + _CRLF)
+        if framing == _COUNTED and not pretend:
+            if len(body) <= JOIN_LIMIT:
+                self._write(block + body)
+            else:
+                self._write(block)
+                self._write(body)
+            self._response_left = length - len(body)
+            self._response = _COUNTED
             if not more:
                 self._finish_response()
             return
-        self._response = framing
-        if framing == _CHUNKS:
+        self._response_left = length
+        if pretend:
+            self._response = _PRETENDED
+            body = b""
+        elif framing == _CHUNKS:
+            self._response = _CHUNKS
             if body:
                 self._count(len(body))
-                block = b"%b\r\n%x\r\n%b\r\n" % (block, len(body), body)
-            else:
-                block += _CRLF
+                body = b"%x\r\n%b\r\n" % (len(body), body)
             if not more:
-                if trailers and head.trailers_accepted:
+                if trailers:
                     self._response = _TRAILERS
                 else:
-                    block += _LAST_CHUNK
-            self._write(block)
+                    body += _LAST_CHUNK
         else:
-            if framing == _COUNTED:
-                self._response_left -= len(body)
-            if len(body) <= JOIN_LIMIT:
-                self._write(b"%b\r\n%b" % (block, body))
-            else:
-                self._write(block + _CRLF)
-                self._write(body)
+            self._response = _UNTIL_CLOSE
+        self._write(block + body)
         if not more and self._response != _TRAILERS:
             self._finish_response()
 
@@ -751,7 +756,7 @@ class HTTP1Engine:
                     self._write(data)
                     data = _CRLF
             if not more:
-                if trailers and self.head is not None and self.head.trailers_accepted:
+                if trailers:
                     self._response = _TRAILERS
                 else:
                     data += _LAST_CHUNK
@@ -937,6 +942,55 @@ class HTTP1Engine:
         if self.stream is not None:
             late = ProtocolError("the response took longer than its limit", 503)
             self._fail_request(late, b"")
+
+
+def read_request_line(line: bytes) -> RequestLine:
+    """RFC 9112 section 3: method SP request-target SP HTTP-version, and no more.
+
+    :raises ProtocolError: for anything else.
+    """
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise ProtocolError(f"malformed request line {line[:100]!r}")
+    method, target, version = parts
+    if version != b"HTTP/1.1" and version != b"HTTP/1.0":
+        if not _VERSION.fullmatch(version):
+            raise ProtocolError(f"malformed request line {line[:100]!r}")
+        raise ProtocolError(f"unsupported version {version!r}", 505)
+    if not TOKEN.fullmatch(method):
+        raise ProtocolError(f"invalid method {method[:40]!r}")
+    if not _TARGET.fullmatch(target):
+        raise ProtocolError(f"invalid request target {target[:100]!r}")
+    if method == b"CONNECT":
+        # RFC 9110 section 9.3.6: only a proxy can mean anything by it.
+        raise ProtocolError("CONNECT is not implemented", 501)
+    target, authority = _read_target(method, target)
+    raw_path, _, query = target.partition(b"?")
+    path = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
+    return (
+        method.decode("ascii").upper(),
+        path.decode("utf-8", "replace"),
+        raw_path,
+        query,
+        version[5:].decode("ascii"),
+        authority,
+    )
+
+
+def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """RFC 9112 section 3.2: path and query, and the host of an absolute target."""
+    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
+        return target, None
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise ProtocolError(f"invalid request target {target[:100]!r}")
+    authority, rest = match.groups()
+    if not authority:
+        raise ProtocolError("a request target without a host")
+    check_host(authority)
+    if not rest and method == b"OPTIONS":
+        return b"*", authority
+    return rest if rest[:1] == b"/" else b"/" + rest, authority
 
 
 def encode_fields(headers: Headers) -> bytes:

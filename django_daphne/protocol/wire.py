@@ -20,7 +20,8 @@ class Clock(Protocol):
 class Wire(Protocol):
     """A byte stream to one peer; every call returns at once."""
 
-    clock: Clock
+    @property
+    def clock(self) -> Clock: ...
 
     #: False while the peer has left more unread than our buffer's high-water mark.
     #: ``Engine.writable_again`` is called when this turns True.
@@ -45,7 +46,7 @@ class Wire(Protocol):
         """Send what is queued, then close. The engine hears no more bytes."""
 
     def linger(self) -> None:
-        """Like :meth:`close`, for when the peer may still be sending.
+        """:meth:`close` for when the peer may still be sending.
 
         Our direction is closed first and the peer's bytes are thrown away for a short
         while, so that the reset of unread input does not destroy the answer before the

@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         "transport", "writable", "write",
     )  # fmt: skip
 
-    data_received: Callable[[bytes], None]
+    data_received: Callable[[bytes], None]  # type: ignore[assignment]
     write: Callable[[bytes], None]
     clock: Clock
 

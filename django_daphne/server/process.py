@@ -77,7 +77,13 @@ async def serve(
     :raises BindError: when a listener cannot be had.
     :raises LifespanFailed: when the application refuses to start.
     """
-    server = Server(config, application, log_access=log_access, sockets=sockets)
+    server = Server(
+        config,
+        application,
+        log_access=log_access,
+        sockets=sockets,
+        stop_requested=stop.set,
+    )
     await server.bind()
     if not await _start(server, stop):
         return

@@ -16,19 +16,20 @@ application's lifespan is shut down.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..application.context import Application, Context, LogAccess, server_log
-from ..application.http import HTTPStream
 from ..application.lifespan import Lifespan
 from ..application.websocket import WebSocketStream
+from ..binds import Bind, BindKind
 from ..config import Config
 from ..protocol.http1 import Head, HTTP1Engine, Stream
-from ..protocol.websocket import read_handshake
+from ..protocol.websocket_handshake import read_handshake
 from .clock import Clock
 from .connection import Connection
-from .endpoints import Listener, open_listeners
+from .endpoints import Listener, SocketListener, open_listeners
 
 #: WebSockets closed in one turn while draining: thousands that reconnect at the same
 #: instant would overrun whoever takes over.
@@ -45,6 +46,8 @@ class Server:
     """Serves ``application`` as ``config`` says, on the running loop.
 
     ``sockets`` are bound already and are listened on instead of ``config.bind``.
+    ``stop_requested`` is called when something inside, a Twisted plugin, wants the
+    server to stop.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Server:
         *,
         log_access: LogAccess | None = None,
         sockets: Sequence[socket.socket] | None = None,
+        stop_requested: Callable[[], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.config = config
@@ -67,6 +71,7 @@ class Server:
             else b"Server: " + config.server_header.encode("ascii")
         )
         self._sockets = sockets
+        self._stop_requested = stop_requested
         self._lifespan = Lifespan(application, config.lifespan)
         self._hurry = asyncio.Event()
         self._told_started = False
@@ -76,9 +81,18 @@ class Server:
 
         :raises BindError: with one line for the user.
         """
-        self.listeners = await open_listeners(
-            self.config.bind, backlog=self.config.limits.backlog, sockets=self._sockets
-        )
+        backlog = self.config.limits.backlog
+        if self._sockets is None:
+            self.listeners = await open_listeners(
+                self.config.bind, backlog=backlog, on_reactor_stop=self._stop_requested
+            )
+            return
+        self.listeners = [
+            SocketListener(
+                Bind(f"fd:{sock.fileno()}", BindKind.FD), [sock], backlog=backlog
+            )
+            for sock in self._sockets
+        ]
 
     async def start(self) -> None:
         """Start the application, then accept connections.
@@ -86,18 +100,25 @@ class Server:
         :raises LifespanFailed: when the application refuses to start.
         :raises BindError: when a socket cannot be listened on after all.
         """
+        timeouts = self.config.timeouts
         try:
             await self._lifespan.startup()
             self.context.state = self._lifespan.state
             self.clock.start()
             for listener in self.listeners:
-                await listener.start(self._accept)
+                await listener.start(
+                    self._accept,
+                    handshake_timeout=timeouts.handshake,
+                    first_data_timeout=timeouts.headers,
+                )
         except BaseException:
             self._stop_accepting()
+            for listener in self.listeners:
+                await listener.finish()
             self.clock.stop()
             raise
         if self.config.hooks.on_started is not None:
-            self.config.hooks.on_started()
+            await self.config.hooks.on_started()
         self._told_started = True
 
     def hurry(self) -> None:
@@ -109,7 +130,7 @@ class Server:
         loop, timeouts = self.context.loop, self.config.timeouts
         began = loop.time()
         if self.config.hooks.on_stopping is not None and self._told_started:
-            self.config.hooks.on_stopping()
+            await self.config.hooks.on_stopping()
         if timeouts.drain_delay and not self._hurry.is_set():
             await self._pause(timeouts.drain_delay)
         self.context.draining = True
@@ -126,6 +147,8 @@ class Server:
         await self._end_streams()
         await self._end_lifespan(end)
         await self._end_connections()
+        for listener in self.listeners:
+            await listener.finish()
         self.clock.stop()
 
     # -- Connections -------------------------------------------------------------------
@@ -158,10 +181,8 @@ class Server:
                     await asyncio.sleep(CLOSE_INTERVAL)
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
-        except TimeoutError:
-            pass
 
     async def _wait_for_streams(self, until: float | None) -> None:
         """Return when no stream is left, at ``until``, or in a hurry."""
