@@ -1,7 +1,7 @@
 """The one description of a server.
 
-Whoever starts a server — ``manage.py runasgi``, ``runserver``, ``django-daphne``, a test
-— builds a :class:`Config` and nothing else. Settings arrive as the nested dict of
+Whoever starts a server — ``manage.py runasgi``, ``runserver``, ``django-daphne``, a
+test — builds a :class:`Config` and nothing else. Settings arrive as the nested dict of
 ``settings.DJANGO_DAPHNE``; :func:`build_config` reads it once and either returns the
 frozen description or raises :class:`~django_daphne.errors.ConfigurationError` with
 everything that is wrong, so that ``manage.py check`` and the commands tell the same
@@ -42,7 +42,7 @@ WRONG_ORDER = "E009"
 Rule = Callable[[Any], str | None]
 
 
-# -- Rules: each returns None, or what the value must be --------------------------------
+# -- Rules: each returns None, or what the value must be -----------------------------
 
 
 def _is_number(value: object) -> bool:
@@ -167,7 +167,7 @@ def setting(default: Any, rule: Rule) -> Any:
     return field(default=default, metadata={"rule": rule})
 
 
-# -- Sections ----------------------------------------------------------------------------
+# -- Sections ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ _NOT_YET: dict[str, tuple[str, ...]] = {
 }
 
 
-# -- Reading the dict --------------------------------------------------------------------
+# -- Reading the dict ----------------------------------------------------------------
 
 
 def build_config(settings: object) -> Config:

@@ -1,10 +1,10 @@
 """The chunked transfer coding, read strictly (RFC 9112 section 7.1).
 
 Two servers that disagree on where a chunked body ends can be made to disagree on
-where the next request begins. So nothing is forgiven: sizes are hexadecimal digits and nothing
-else, lines end in CRLF, extensions are well-formed and discarded, trailers are valid
-fields and discarded, and all of them are counted. The reader consumes exactly the body
-and hands back what follows.
+where the next request begins. So nothing is forgiven: sizes are hexadecimal digits and
+nothing else, lines end in CRLF, extensions are well-formed and discarded, trailers are
+valid fields and discarded, and all of them are counted. The reader consumes exactly the
+body and hands back what follows.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ class ChunkedReader:
     ``trailer_bytes`` and ``trailer_count`` limit the trailer section.
     """
 
-    __slots__ = ("_buffer", "_extensions", "_left", "_state", "_trailers", "trailer_bytes",
-                 "trailer_count")  # fmt: skip
+    __slots__ = (
+        "_buffer", "_extensions", "_left", "_state", "_trailers", "trailer_bytes",
+        "trailer_count",
+    )  # fmt: skip
 
     def __init__(self, trailer_bytes: int, trailer_count: int) -> None:
         self.trailer_bytes = trailer_bytes

@@ -54,8 +54,8 @@ KNOWN_HOSTS: set[bytes] = set()
 def learn_request_name(name: bytes) -> bytes:
     """The lower-case form of a name that the parser has already found to be a token.
 
-    A name with an underscore gives nothing: CGI-like environments (Django's ``META``) fold
-    ``_`` and ``-`` together, which lets ``X_Forwarded_For`` pass for its twin.
+    A name with an underscore gives nothing: CGI-like environments (Django's ``META``)
+    fold ``_`` and ``-`` together, which lets ``X_Forwarded_For`` pass for its twin.
     """
     lowered = b"" if b"_" in name else name.lower()
     if len(REQUEST_NAMES) < MAX_LEARNT_NAMES:

@@ -34,11 +34,11 @@ from .headers import (
     CONNECTION,
     CONTENT_LENGTH,
     DATE,
+    KNOWN_HOSTS,
     ORDINARY,
     REQUEST_NAMES,
     RESPONSE_NAMES,
     SERVER,
-    KNOWN_HOSTS,
     TOKEN,
     Headers,
     check_host,
@@ -189,6 +189,19 @@ Begin = Callable[["HTTP1Engine", Head], Stream]
 Report = Callable[[str, int, bytes], None]
 
 
+class _Flushing:
+    """Stands where a stream does, while the last response is still being taken."""
+
+    def data(self, chunk: bytes, /) -> None: ...
+    def end(self) -> None: ...
+    def reset(self, reason: str) -> None: ...
+    def writable_again(self) -> None: ...
+    def drain(self) -> None: ...
+
+
+_FLUSHING = _Flushing()
+
+
 class HTTP1Engine:
     """Speaks HTTP/1.1 and 1.0 on one wire; an :class:`~.wire.Engine`.
 
@@ -198,11 +211,11 @@ class HTTP1Engine:
     """
 
     __slots__ = (
-        "_begin", "_body_left", "_body_read", "_chunks", "_close_after", "_continue_due",
-        "_discarding", "_draining", "_fields", "_framing", "_idle_expired", "_limits",
-        "_parser", "_paused", "_pending", "_report", "_response", "_response_left",
-        "_scanned", "_server_line", "_timeouts", "_unread", "_write", "head", "stream",
-        "wire",
+        "_begin", "_body_left", "_body_read", "_chunks", "_close_after",
+        "_continue_due", "_discarding", "_draining", "_fields", "_framing",
+        "_idle_expired", "_limits", "_parser", "_paused", "_pending", "_report",
+        "_response", "_response_left", "_scanned", "_server_line", "_timeouts",
+        "_unread", "_write", "head", "stream", "wire",
     )  # fmt: skip
 
     http_version = "1.1"
@@ -285,14 +298,17 @@ class HTTP1Engine:
             stream.reset("the connection was lost")
 
     def writable_again(self) -> None:
-        if self.stream is not None:
+        if self.stream is _FLUSHING:
+            self._end_exchange()
+        elif self.stream is not None:
             self.stream.writable_again()
 
     def drain(self) -> None:
         self._draining = True
         if self.stream is not None:
             self.stream.drain()
-        else:
+        elif self._response == _COMPLETE and not self._pending:
+            # A connection that has asked for nothing yet is about to.
             self.wire.close()
 
     # -- Reading a head ----------------------------------------------------------------
@@ -862,7 +878,14 @@ class HTTP1Engine:
         if self._close_after or self._draining:
             self._stop_after_response()
             return
-        self.head = None
+        if self.wire.writable:
+            self._next_request()
+        else:
+            # A client that sends requests ahead and reads no responses gets no more.
+            self.stream = _FLUSHING
+
+    def _next_request(self) -> None:
+        self.stream = self.head = None
         self.wire.arm(self._timeouts.keep_alive, self._idle_expired)
         if self._paused:
             self._resume()

@@ -31,7 +31,7 @@ class Wire(Protocol):
         """Queue ``data``; what is queued after :meth:`close` or a loss is dropped."""
 
     def pause_reading(self) -> None:
-        """Stop delivering bytes. Idempotent; a read under way may still be delivered."""
+        """Stop delivering bytes. Idempotent; what is already read may still come."""
 
     def resume_reading(self) -> None:
         """Deliver bytes again. Idempotent."""

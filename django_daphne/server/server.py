@@ -146,7 +146,7 @@ class Server:
         closing.cancel()
         await self._end_streams()
         await self._end_lifespan(end)
-        await self._end_connections()
+        await self._end_connections(end)
         for listener in self.listeners:
             await listener.finish()
         self.clock.stop()
@@ -219,13 +219,15 @@ class Server:
             server_log.error("Lifespan shutdown took too long")
             self._lifespan.cancel()
 
-    async def _end_connections(self) -> None:
-        """Let transports flush what they still hold, then drop them."""
+    async def _end_connections(self, until: float | None) -> None:
+        """Let clients take what transports still hold, then drop them."""
         loop = self.context.loop
         for connection in tuple(self.connections):
             connection.close()
-        end = loop.time() + LAST_MOMENTS
-        while self.connections and loop.time() < end:
+        last = loop.time() + LAST_MOMENTS
+        while self.connections and not self._hurry.is_set():
+            if until is not None and loop.time() > max(last, until):
+                break
             await asyncio.sleep(0.01)
         for connection in tuple(self.connections):
             connection.abort()
