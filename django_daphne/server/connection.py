@@ -247,7 +247,12 @@ class Connection(asyncio.Protocol):
                 self._name(),
                 reason,
                 f" ({status})" if status else "",
-                extra={"status": status, "client": self.peer.client, "data": data},
+                extra={
+                    "reason": reason,
+                    "status": status,
+                    "client": self.peer.client,
+                    "data": data,
+                },
             )
 
     def _name(self) -> str:
