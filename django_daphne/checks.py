@@ -1,0 +1,135 @@
+"""System checks: mistakes in the settings, and in the order of the apps.
+
+Nothing here looks at the machine; the warnings about risky values are for
+``check --deploy`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+
+from .binds import BindKind
+from .conf import get_config
+from .config import BOTH_SERVERS, WRONG_ORDER, Config, spell
+from .errors import ConfigurationError
+
+#: Stable numbers of the warnings.
+OPEN_ENDED_CLIENTS = "W001"
+UNLIMITED_MESSAGES = "W002"
+UNNOTICED_LOSS = "W003"
+ENDLESS_STOP = "W004"
+SOCKET_FOR_ALL = "W005"
+ROOT_PATH_IGNORED = "W006"
+
+#: The timeouts that end a client's silence, or its refusal to read.
+_SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
+
+#: May connect to a Unix socket: everybody.
+_OTHERS_WRITE = 0o002
+
+
+def check_settings() -> list[CheckMessage]:
+    """One error for everything that is wrong with ``settings.DJANGO_DAPHNE``."""
+    try:
+        get_config()
+    except ConfigurationError as error:
+        return [
+            Error(
+                problem.message,
+                hint=problem.hint or None,
+                id=f"django_daphne.{problem.code}",
+            )
+            for problem in error.problems
+        ]
+    return []
+
+
+def check_installation() -> list[CheckMessage]:
+    """Errors when another app's ``runserver`` would be ours, or ours another's."""
+    names = [app.name for app in apps.get_app_configs()]
+    messages: list[CheckMessage] = []
+    if "daphne" in names:
+        messages.append(
+            Error(
+                "Both 'daphne' and 'django_daphne' are in INSTALLED_APPS, and both "
+                "provide runserver.",
+                hint="Remove 'daphne'.",
+                id=f"django_daphne.{BOTH_SERVERS}",
+            )
+        )
+    static_files = "django.contrib.staticfiles"
+    if static_files in names and names.index(static_files) < names.index(__package__):
+        messages.append(
+            Error(
+                f"'django_daphne' comes after {static_files!r} in INSTALLED_APPS, and "
+                f"the runserver of the first is used.",
+                hint=f"Move 'django_daphne' before {static_files!r}.",
+                id=f"django_daphne.{WRONG_ORDER}",
+            )
+        )
+    return messages
+
+
+def check_production_values() -> list[CheckMessage]:
+    """Warnings for values that are fine on a developer's machine only."""
+    try:
+        config = get_config()
+    except ConfigurationError:
+        return []
+    return [
+        Warning(message, hint=hint, id=f"django_daphne.{code}")
+        for code, message, hint in _risks(config)
+    ]
+
+
+def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
+    for name in _SILENCE:
+        if getattr(config.timeouts, name) is None:
+            yield (
+                OPEN_ENDED_CLIENTS,
+                f"{spell(f'TIMEOUTS.{name.upper()}')} is None: a client that does "
+                f"nothing keeps its connection for ever.",
+                "Set a number of seconds; a large one is better than none.",
+            )
+    if config.websocket.max_message_size is None:
+        yield (
+            UNLIMITED_MESSAGES,
+            f"{spell('WEBSOCKET.MAX_MESSAGE_SIZE')} is None: one WebSocket message may "
+            f"fill the memory.",
+            "Set the largest size in bytes that your clients send.",
+        )
+    for name in ("ping_interval", "ping_timeout"):
+        if getattr(config.websocket, name) is None:
+            yield (
+                UNNOTICED_LOSS,
+                f"{spell(f'WEBSOCKET.{name.upper()}')} is None: when a client vanishes "
+                f"without a word, its WebSocket is kept for ever.",
+                "Set a number of seconds.",
+            )
+    if config.timeouts.graceful is None:
+        yield (
+            ENDLESS_STOP,
+            f"{spell('TIMEOUTS.GRACEFUL')} is None: one request that never ends keeps "
+            f"the server from stopping.",
+            "Set fewer seconds than your process manager waits before it kills.",
+        )
+    for bind in config.bind:
+        if bind.kind is BindKind.UNIX and bind.mode & _OTHERS_WRITE:
+            yield (
+                SOCKET_FOR_ALL,
+                f"{spell('BIND')} {bind.text!r}: every user of this machine may "
+                f"connect, and be taken for your proxy.",
+                "Leave the mode out (0660) and give the proxy's group with ':group='.",
+            )
+    script_name = settings.FORCE_SCRIPT_NAME
+    if script_name and config.root_path != script_name:
+        yield (
+            ROOT_PATH_IGNORED,
+            f"{spell('ROOT_PATH')} ({config.root_path!r}) differs from "
+            f"FORCE_SCRIPT_NAME ({script_name!r}), which Django uses instead of it.",
+            "Remove one of them.",
+        )

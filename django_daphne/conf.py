@@ -1,0 +1,159 @@
+"""``settings.DJANGO_DAPHNE`` becomes a :class:`~django_daphne.config.Config`.
+
+Flags of commands are merged into the dict before it is read, so that a value is judged
+alike wherever it comes from. What only Django can do for the server — sending signals,
+showing the technical error page — is handed over as hooks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+
+from .binds import Bind
+from .config import Config, Hooks, build_config
+from .signals import server_started, server_stopping
+
+logger = logging.getLogger("django_daphne.server")
+
+SETTING = "DJANGO_DAPHNE"
+
+#: Settings that the result depends on.
+_SOURCES = (SETTING, "FORCE_SCRIPT_NAME")
+
+#: What is printed for a secret.
+MASK = "********"
+
+_SECRET_NAME = re.compile(r"pass|secret|token", re.IGNORECASE)
+#: ``name=value`` in an endpoint string, where a backslash escapes the next character.
+_ENDPOINT_ARGUMENT = re.compile(r"([^:=]+)=((?:\\.|[^:\\])*)")
+
+ErrorPage = tuple[int, list[tuple[bytes, bytes]], bytes]
+
+
+def get_config(overrides: Mapping[str, Any] | None = None) -> Config:
+    """The server that the settings describe, with ``overrides`` put over them.
+
+    ``overrides`` has the shape of ``DJANGO_DAPHNE``; a section in it replaces only the
+    keys that it names. ``ROOT_PATH`` None has become FORCE_SCRIPT_NAME.
+
+    :raises ConfigurationError: with everything that is wrong.
+    """
+    return _build(overrides) if overrides else _from_settings()
+
+
+@functools.cache
+def _from_settings() -> Config:
+    return _build({})
+
+
+@receiver(setting_changed)
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in _SOURCES:
+        _from_settings.cache_clear()
+
+
+def _build(overrides: Mapping[str, Any]) -> Config:
+    config = build_config(_merge(getattr(settings, SETTING, {}), overrides))
+    root_path = config.root_path
+    if root_path is None:
+        root_path = settings.FORCE_SCRIPT_NAME or ""
+    return dataclasses.replace(config, root_path=root_path, hooks=HOOKS)
+
+
+def _merge(values: Any, overrides: Mapping[str, Any]) -> Any:
+    # What is not a dict stays what it is: reading it is what says so.
+    if not isinstance(values, Mapping):
+        return values
+    merged = dict(values)
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            # None is how a whole section is switched off.
+            section = merged.get(key)
+            value = _merge({} if section is None else section, value)
+        merged[key] = value
+    return merged
+
+
+# -- What is printed -------------------------------------------------------------------
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """``config`` as a dict of settings that JSON can hold, secrets masked."""
+    described = _describe(config)
+    del described["HOOKS"]
+    return described
+
+
+def _describe(section: Any) -> dict[str, Any]:
+    return {
+        field.name.upper(): _show(getattr(section, field.name))
+        for field in dataclasses.fields(section)
+    }
+
+
+def _show(value: Any) -> Any:
+    if isinstance(value, Bind):
+        return _mask_bind(value.text)
+    if isinstance(value, tuple):
+        return [_show(item) for item in value]
+    return _describe(value) if dataclasses.is_dataclass(value) else value
+
+
+def _mask_bind(text: str) -> str:
+    return _ENDPOINT_ARGUMENT.sub(
+        lambda match: (
+            f"{match[1]}={MASK}" if _SECRET_NAME.search(match[1]) else match[0]
+        ),
+        text,
+    )
+
+
+# -- Hooks -----------------------------------------------------------------------------
+
+
+async def _send_started() -> None:
+    await server_started.asend_robust(sender=Config)
+
+
+async def _send_stopping() -> None:
+    await server_stopping.asend_robust(sender=Config)
+
+
+def error_page(scope: Any, error: BaseException) -> ErrorPage | None:
+    """Django's technical page for a request whose application raised, under DEBUG.
+
+    HTML or plain text, as the request's Accept header has it. None without DEBUG, or
+    when the page itself fails, which is logged; never raises.
+    """
+    if not settings.DEBUG or scope["type"] != "http":
+        return None
+    from django.core.handlers.asgi import ASGIRequest
+    from django.views.debug import technical_500_response
+
+    try:
+        response = technical_500_response(
+            ASGIRequest(scope, io.BytesIO()), type(error), error, error.__traceback__
+        )
+        headers = [
+            (name.lower().encode("ascii"), value.encode("latin-1"))
+            for name, value in response.items()
+        ]
+        return response.status_code, headers, response.content
+    except Exception:
+        logger.exception("The technical error page failed")
+        return None
+
+
+HOOKS = Hooks(
+    on_started=_send_started, on_stopping=_send_stopping, error_page=error_page
+)
