@@ -17,7 +17,7 @@ from typing import Any
 
 from . import __version__
 from .binds import quote
-from .config import KIB, MIB, NOT_AN_APPLICATION, Timeouts, build_config, spell
+from .config import KIB, MIB, NOT_AN_APPLICATION, Timeouts, build_config, reword
 from .errors import ConfigurationError, Problem
 from .loading import is_dotted_name, load_application
 from .proxy_headers import HOST_HEADER, PORT_HEADER, believe_proxy_headers
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(options)
     except ConfigurationError as error:
         for problem in error.problems:
-            print(f"{PROGRAM}: {_in_flags(problem)}", file=sys.stderr)
+            flag = _FLAGS.get(problem.key, problem.key)
+            print(f"{PROGRAM}: {reword(problem, flag)}", file=sys.stderr)
         return EXIT_MISCONFIGURED
 
 
@@ -322,11 +323,6 @@ def _require_proxy_headers(options: argparse.Namespace) -> None:
             raise _mistake(flag, f"{flag} does nothing without --proxy-headers.")
 
 
-def _in_flags(problem: Problem) -> str:
-    flag = _FLAGS.get(problem.key, problem.key)
-    return str(problem).replace(spell(problem.key), flag)
-
-
 def _mistake(flag: str, message: str, hint: str = "") -> ConfigurationError:
     return ConfigurationError([Problem(NOT_AN_APPLICATION, flag, message, hint)])
 
@@ -359,8 +355,11 @@ def _load(name: str) -> Any:
 def _log_to_stderr(options: argparse.Namespace) -> None:
     try:
         logging.Formatter(options.log_fmt)
-        options.log_fmt % {**vars(logging.makeLogRecord({})), "asctime": ""}
-    except (KeyError, TypeError, ValueError) as error:
+        sample = vars(logging.makeLogRecord({}))
+        options.log_fmt % {**sample, "asctime": "", "message": ""}
+    except KeyError as error:
+        raise _mistake("--log-fmt", f"--log-fmt: there is no field {error}.") from None
+    except (TypeError, ValueError) as error:
         raise _mistake(
             "--log-fmt", f"--log-fmt {options.log_fmt!r} is not a log format: {error}."
         ) from None

@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import logging
 import math
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,8 @@ BAD_BIND = "E006"
 NOT_AN_APPLICATION = "E007"
 BOTH_SERVERS = "E008"
 WRONG_ORDER = "E009"
+
+_OR_NONE = re.compile(", or None [^,]*(?=, not )")
 
 Rule = Callable[[Any], str | None]
 
@@ -437,3 +440,9 @@ def _cross_check(config: Config, problems: list[Problem]) -> None:
 def spell(path: str) -> str:
     """``TIMEOUTS.HEADERS`` as the user wrote it."""
     return "DJANGO_DAPHNE" + "".join(f"[{part!r}]" for part in path.split("."))
+
+
+def reword(problem: Problem, flag: str) -> str:
+    """``problem`` for someone who gave the value by ``flag``, which cannot say None."""
+    text = str(problem).replace(spell(problem.key), flag)
+    return _OR_NONE.sub("", text, count=1)

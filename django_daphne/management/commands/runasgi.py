@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_daphne.asgi import get_asgi_application
 from django_daphne.conf import describe, get_config
-from django_daphne.config import NOT_AN_APPLICATION, Config, spell
+from django_daphne.config import NOT_AN_APPLICATION, Config, reword
 from django_daphne.errors import ConfigurationError, Problem
 from django_daphne.loading import is_dotted_name, load_application
 from django_daphne.server import log_setup, process
@@ -148,8 +148,7 @@ def _in_flags(problem: Problem, options: dict[str, Any]) -> list[str]:
         for name, (flag, key) in FLAGS.items()
         if options[name] not in (None, []) and f"{key}.".startswith(f"{problem.key}.")
     ]
-    text = str(problem)
-    return [text.replace(spell(problem.key), flag) for flag in given] or [text]
+    return [reword(problem, flag) for flag in given] or [str(problem)]
 
 
 def load() -> Any:
