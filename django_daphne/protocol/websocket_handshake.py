@@ -1,0 +1,177 @@
+"""The opening handshake of a WebSocket, read from a request's parsed head (RFC 6455).
+
+Nothing is parsed twice: the HTTP engine has read the head, and this module asks whether
+it opens a WebSocket and what the client offers. The answer's fields come from
+:meth:`Handshake.answer`; who writes them, and behind which status, depends on the
+version of HTTP.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..errors import ProtocolError
+from .headers import TOKEN, Headers
+
+#: RFC 6455 section 4.4: a client that speaks another version learns which one we speak.
+VERSION = b"13"
+
+#: RFC 9110 section 15.5.22 wants Upgrade in a 426, and section 7.8 both of the pair.
+_OUR_VERSION = (
+    (b"Sec-WebSocket-Version", VERSION),
+    (b"Upgrade", b"websocket"),
+    (b"Connection", b"Upgrade"),
+)
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_PARAMETER = (
+    rb"[ \t]*+;[ \t]*+(%(token)s)"
+    rb'(?:[ \t]*+=[ \t]*+(?:(%(token)s)|"((?:[^"\\]|\\.)*+)"))?+'
+) % {b"token": TOKEN.pattern}
+_ONE_PARAMETER = re.compile(_PARAMETER)
+_EXTENSION = re.compile(
+    rb"[ \t,]*+(?:(%b)((?:%b)*+)[ \t]*+(?:,|$)|$)" % (TOKEN.pattern, _PARAMETER)
+)
+
+
+class Head(Protocol):
+    """What a handshake needs of a request's head."""
+
+    method: str
+    http_version: str
+    headers: Headers
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One extension that the client offers, with its parameters in order.
+
+    A parameter without a value has None.
+    """
+
+    name: bytes
+    parameters: tuple[tuple[bytes, bytes | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A client's wish for a WebSocket.
+
+    ``subprotocols`` and ``offers`` are in the client's order of preference. ``key`` is
+    what the answer proves to have read; HTTP/2 has none (RFC 8441 section 5).
+    """
+
+    subprotocols: tuple[str, ...]
+    offers: tuple[Offer, ...]
+    key: bytes | None
+
+    def answer(self, subprotocol: str | None, extension: bytes | None) -> Headers:
+        """The fields that accept the handshake, without ``Upgrade`` and its like."""
+        headers = []
+        if self.key is not None:
+            # RFC 6455 section 4.2.2, item 5.4.
+            digest = hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest()
+            accept = binascii.b2a_base64(digest, newline=False)
+            headers.append((b"Sec-WebSocket-Accept", accept))
+        if subprotocol is not None:
+            headers.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
+        if extension is not None:
+            headers.append((b"Sec-WebSocket-Extensions", extension))
+        return headers
+
+
+def read_handshake(head: Head) -> Handshake:
+    """Read the handshake of an HTTP/1.1 request that asks to upgrade to ``websocket``.
+
+    :raises ProtocolError: with the answer's status (400, 405, 426) and fields, where
+        RFC 6455 section 4.2.1 is not met.
+    """
+    if head.method != "GET":
+        raise ProtocolError(
+            "a WebSocket handshake is a GET", 405, ((b"Allow", b"GET"),)
+        )
+    if head.http_version == "1.0":
+        raise ProtocolError("a WebSocket handshake needs HTTP/1.1")
+    if head.length != 0:
+        # A body here would be read as frames by us and as a body by a proxy.
+        raise ProtocolError("a WebSocket handshake has no body")
+    keys: list[bytes] = []
+    versions: list[bytes] = []
+    subprotocols: list[bytes] = []
+    extensions: list[bytes] = []
+    for name, value in head.headers:
+        if name == b"sec-websocket-key":
+            keys.append(value)
+        elif name == b"sec-websocket-version":
+            versions.append(value)
+        elif name == b"sec-websocket-protocol":
+            subprotocols.append(value)
+        elif name == b"sec-websocket-extensions":
+            extensions.append(value)
+    if versions != [VERSION]:
+        raise ProtocolError(
+            f"unsupported WebSocket version {b', '.join(versions)[:40]!r}",
+            426,
+            _OUR_VERSION,
+        )
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise ProtocolError("Sec-WebSocket-Key is not 16 bytes in base64")
+    return Handshake(
+        _read_subprotocols(subprotocols), _read_extensions(extensions), keys[0]
+    )
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(binascii.a2b_base64(value, strict_mode=True)) == 16
+    except binascii.Error:
+        return False
+
+
+def _read_subprotocols(lines: list[bytes]) -> tuple[str, ...]:
+    names = []
+    for line in lines:
+        for member in line.split(b","):
+            name = member.strip(b" \t")
+            # RFC 9110 section 5.6.1: empty members of a list are ignored.
+            if not name:
+                continue
+            if not TOKEN.fullmatch(name):
+                raise ProtocolError(f"invalid subprotocol {name[:40]!r}")
+            names.append(name.decode("ascii"))
+    return tuple(dict.fromkeys(names))
+
+
+def _read_extensions(lines: list[bytes]) -> tuple[Offer, ...]:
+    """RFC 6455 section 9.1; what does not follow its grammar fails the handshake."""
+    offers = []
+    for line in lines:
+        position = 0
+        while position < len(line):
+            match = _EXTENSION.match(line, position)
+            if match is None:
+                raise ProtocolError(f"malformed Sec-WebSocket-Extensions {line[:80]!r}")
+            position = match.end()
+            if match[1] is not None:
+                parameters = tuple(
+                    (name.lower(), _value(token, quoted))
+                    for name, token, quoted in _split_parameters(match[2])
+                )
+                offers.append(Offer(match[1].lower(), parameters))
+    return tuple(offers)
+
+
+def _split_parameters(text: bytes) -> list[tuple[bytes, bytes | None, bytes | None]]:
+    return [(m[1], m[2], m[3]) for m in _ONE_PARAMETER.finditer(text)]
+
+
+def _value(token: bytes | None, quoted: bytes | None) -> bytes | None:
+    if quoted is None:
+        return token
+    return re.sub(rb"\\(.)", rb"\1", quoted)
