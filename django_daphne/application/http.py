@@ -62,6 +62,9 @@ class HTTPHead(RequestHead, Protocol):
     trailers_accepted: bool
 
 
+#: What a final response may have (RFC 9110 section 15); 1xx are not final.
+_STATUSES = frozenset(range(200, 600))
+
 _NO_CHUNKS: list[bytes] = []
 _PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
@@ -253,7 +256,8 @@ class HTTPStream:
         """Nothing more is to be sent; whoever waits in ``receive`` may go."""
         self._state = _COMPLETE
         self._gone = True
-        self._log(self._status)
+        if self.context.log_access is not None:
+            self._log(self._status)
         if self._readers is not None:
             self._readers.wake()
 
@@ -336,7 +340,7 @@ class HTTPStream:
 
     def _send_start(self, message: Message) -> None:
         status = message["status"]
-        if not isinstance(status, int) or not 200 <= status <= 599:
+        if status not in _STATUSES:
             raise IllegalMessage(
                 f"'http.response.start' has status {status!r}; "
                 f"a response's status is a whole number from 200 to 599"
@@ -344,7 +348,7 @@ class HTTPStream:
         headers = message.get("headers", ())
         if type(headers) is not list:
             headers = list(headers)
-        self._status = int(status)
+        self._status = status
         self._headers = headers
         if message.get("trailers"):
             self._trailers = True

@@ -64,6 +64,9 @@ DISCARD_LIMIT = 64 * 1024
 #: the second write.
 JOIN_LIMIT = 32 * 1024
 
+#: The longest header section that a connection remembers while it is idle.
+MAX_KEPT_SECTION = 2 * 1024
+
 #: RFC 9112 section 2.2: at least one empty line before a request line is ignored.
 MAX_LEADING_CRLF = 4
 
@@ -213,7 +216,8 @@ class HTTP1Engine:
     __slots__ = (
         "_begin", "_body_left", "_body_read", "_chunks", "_close_after",
         "_continue_due", "_discarding", "_draining", "_fields", "_framing",
-        "_idle_expired", "_limits", "_parser", "_paused", "_pending", "_report",
+        "_idle_armed", "_idle_since", "_last_fields", "_last_section", "_limits",
+        "_parser", "_paused", "_pending", "_report",
         "_response", "_response_left", "_scanned", "_server_line", "_timeouts",
         "_unread", "_write", "head", "stream", "wire",
     )  # fmt: skip
@@ -256,12 +260,17 @@ class HTTP1Engine:
         self._draining = False
         self._response = _AWAITED
         self._response_left = 0
-        # Bound once: it is armed after every response.
-        self._idle_expired = self._expire_idle
+        #: When the last exchange ended; the idle timer is armed once and looks here.
+        self._idle_since = 0.0
+        self._idle_armed = False
+        #: The header section before this one: a client's fields seldom change from
+        #: one request of a connection to the next.
+        self._last_section = b""
+        self._last_fields: tuple[tuple[bytes, bytes], ...] = ()
 
     def start_reading(self) -> None:
         """The connection is open: wait for the first request."""
-        self.wire.arm(self._timeouts.headers, self._idle_expired)
+        self._arm(self._timeouts.headers, self._head_expired)
 
     # -- What the wire tells us --------------------------------------------------------
 
@@ -316,7 +325,7 @@ class HTTP1Engine:
     def _keep(self, data: bytes) -> None:
         """Hold on to the beginning of a head."""
         if not self._pending and data:
-            self.wire.arm(self._timeouts.headers, self._head_expired)
+            self._arm(self._timeouts.headers, self._head_expired)
         self._pending += data
 
     def _read_pending(self) -> None:
@@ -354,14 +363,14 @@ class HTTP1Engine:
         if not self._body_left and self.stream is stream:
             # The idle timer is left running: it will find the stream and do nothing.
             if self._timeouts.request is not None:
-                self.wire.arm(self._timeouts.request, self._request_expired)
+                self._arm(self._timeouts.request, self._request_expired)
             stream.end()
         return True
 
     def _read_rest(self, data: bytes) -> None:
         """What came behind a head: its body, or requests sent ahead."""
         if self._body_left:
-            self.wire.arm(self._timeouts.body, self._body_expired)
+            self._arm(self._timeouts.body, self._body_expired)
             if data:
                 self._read_body(data)
         else:
@@ -440,6 +449,30 @@ class HTTP1Engine:
         line = data[:line_end]
         known = _known_lines.get(line) or self._read_request_line(line)
         section = data[line_end + 2 : end]
+        method, path, raw_path, query, version, authority = known
+        head: Head
+        if section == self._last_section and version == "1.1":
+            head = Head()
+            head.headers = list(self._last_fields)
+            self._close_after = self._draining
+        else:
+            head = self._read_section(section, version)
+        head.method = method
+        head.path = path
+        head.raw_path = raw_path
+        head.query = query
+        if authority is not None:
+            # RFC 9112 section 3.2.2: the target's host replaces the Host field's.
+            head.headers = [
+                (name, authority if name == b"host" else value)
+                for name, value in head.headers
+            ]
+        if head.length != 0:
+            self._expect_body(head)
+        return head
+
+    def _read_section(self, section: bytes, version: str) -> Head:
+        """Read a header section; the head is complete but for its request line."""
         if len(section) > self._limits.header_bytes + 2:
             raise ProtocolError("the header section is over its limit", 431)
         fields: Headers = []
@@ -460,29 +493,20 @@ class HTTP1Engine:
         if b" \r\n" in section or b"\t\r\n" in section:
             fields[:] = [(name, value.rstrip(b" \t")) for name, value in fields]
             framing[:] = [(name, value.rstrip(b" \t")) for name, value in framing]
-        method, path, raw_path, query, version, authority = known
+        head: Head
         # The overwhelming case: HTTP/1.1, one Host, nothing else about framing.
         if len(framing) == 1 and framing[0][0] == b"host" and version == "1.1":
             if framing[0][1] not in KNOWN_HOSTS:
                 check_host(framing[0][1])
             head = Head()
             self._close_after = self._draining
+            if len(section) <= MAX_KEPT_SECTION:
+                # A copy: the application may change the list in its scope.
+                self._last_section, self._last_fields = section, tuple(fields)
         else:
             head = self._read_framing(framing, version)
             self._close_after = self._draining or not head.keep_alive
-        head.method = method
-        head.path = path
-        head.raw_path = raw_path
-        head.query = query
         head.headers = fields
-        if authority is not None:
-            # RFC 9112 section 3.2.2: the target's host replaces the Host field's.
-            head.headers = [
-                (name, authority if name == b"host" else value)
-                for name, value in fields
-            ]
-        if head.length != 0:
-            self._expect_body(head)
         return head
 
     def _expect_body(self, head: Head) -> None:
@@ -595,17 +619,17 @@ class HTTP1Engine:
             if self._unread > BODY_HIGH_WATER and not complete:
                 self._pause()
         if complete:
-            self.wire.arm(self._timeouts.request, self._request_expired)
+            self._arm(self._timeouts.request, self._request_expired)
             stream.end()
         elif not self._paused:
-            self.wire.arm(self._timeouts.body, self._body_expired)
+            self._arm(self._timeouts.body, self._body_expired)
 
     def consumed(self, size: int) -> None:
         """The application took ``size`` bytes of the body; more may come."""
         self._unread -= size
         if self._paused and self._unread <= BODY_HIGH_WATER // 2 and self._body_left:
             self._resume()
-            self.wire.arm(self._timeouts.body, self._body_expired)
+            self._arm(self._timeouts.body, self._body_expired)
 
     def invite_body(self) -> None:
         """The application wants the body: say so to a client that waits to be asked.
@@ -624,7 +648,7 @@ class HTTP1Engine:
             self.wire.pause_reading()
             if self._body_left:
                 # The client is not slow; we are not listening.
-                self.wire.arm(None, self._body_expired)
+                self._arm(None, self._body_expired)
 
     def _resume(self) -> None:
         if self._paused:
@@ -730,7 +754,22 @@ class HTTP1Engine:
             else:
                 self._write(block)
                 self._write(body)
-            self._response_left = length - len(body)
+            left = length - len(body)
+            if (
+                not more
+                and not left
+                and not close
+                and self._idle_armed
+                and not self._pending
+                and not self._body_left
+                and self.wire.writable
+            ):
+                # What follows nearly every response, without the questions.
+                self._response = _COMPLETE
+                self.stream = self.head = None
+                self._idle_since = self.wire.clock.seconds
+                return
+            self._response_left = left
             self._response = _COUNTED
             if not more:
                 self._finish_response()
@@ -870,7 +909,7 @@ class HTTP1Engine:
             self._discarding = True
             self._body_read = 0
             self._resume()
-            self.wire.arm(self._timeouts.body, self._body_expired)
+            self._arm(self._timeouts.body, self._body_expired)
 
     def _end_exchange(self) -> None:
         """Request and response are both complete: take up the next, or close."""
@@ -886,14 +925,16 @@ class HTTP1Engine:
 
     def _next_request(self) -> None:
         self.stream = self.head = None
-        self.wire.arm(self._timeouts.keep_alive, self._idle_expired)
+        self._idle_since = self.wire.clock.seconds
+        if not self._idle_armed:
+            self._arm_idle(self._timeouts.keep_alive)
         if self._paused:
             self._resume()
         if self._pending:
             self._scanned = 0
             self._read_pending()
             if self._pending and self.stream is None:
-                self.wire.arm(self._timeouts.headers, self._head_expired)
+                self._arm(self._timeouts.headers, self._head_expired)
 
     def _stop_after_response(self) -> None:
         self._response = _COMPLETE
@@ -943,16 +984,34 @@ class HTTP1Engine:
 
     # -- Time --------------------------------------------------------------------------
 
-    def _expire_idle(self) -> None:
-        """Nothing was asked for too long; nobody is owed an answer."""
-        if self.stream is None and not self._body_left:
-            if self._pending:
-                self._head_expired()
-            else:
-                self.wire.close()
+    def _arm(self, seconds: float | None, expired: Callable[[], None]) -> None:
+        self._idle_armed = False
+        self.wire.arm(seconds, expired)
+
+    def _arm_idle(self, seconds: float | None) -> None:
+        self._idle_armed = seconds is not None
+        self.wire.arm(seconds, self._idle_expired)
+
+    def _idle_expired(self) -> None:
+        """Close a connection that was asked for nothing for too long."""
+        self._idle_armed = False
+        limit = self._timeouts.keep_alive
+        if limit is None or self.stream is not None or self._body_left or self._pending:
+            # The end of the exchange arms it anew.
+            return
+        left = self._idle_since + limit - self.wire.clock.seconds
+        if left > 0:
+            self._arm_idle(left)
+        else:
+            self.wire.close()
 
     def _head_expired(self) -> None:
-        if self.stream is None and self._pending:
+        """The head did not come in time; only one that began is owed an answer."""
+        if self.stream is not None or self._body_left:
+            return
+        if not self._pending:
+            self.wire.close()
+        else:
             late = ProtocolError("the request head took longer than its limit", 408)
             self._refuse(late, bytes(self._pending[:64]))
 

@@ -13,8 +13,10 @@ from typing import Protocol
 class Clock(Protocol):
     """Shared by all connections of a process and advanced a few times a second."""
 
-    #: ``b"date: Fri, 20 Nov 2026 10:00:00 GMT\r\n"``, made anew once a second.
+    #: ``b"Date: Fri, 20 Nov 2026 10:00:00 GMT"``, made anew once a second.
     date_line: bytes
+    #: Seconds on a clock that never goes back.
+    seconds: float
 
 
 class Wire(Protocol):

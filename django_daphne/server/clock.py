@@ -33,11 +33,20 @@ class Timed(Protocol):
 class Clock:
     """Ticks from :meth:`start` to :meth:`stop`."""
 
-    __slots__ = ("_due", "_handle", "_loop", "_second", "_zero", "date_line", "now")
+    __slots__ = (
+        "_due",
+        "_handle",
+        "_loop",
+        "_second",
+        "_zero",
+        "date_line",
+        "now",
+        "seconds",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._zero = loop.time()
+        self._zero = self.seconds = loop.time()
         self._due: dict[int, list[Timed]] = {}
         self._handle: asyncio.TimerHandle | None = None
         self._second = 0
@@ -69,7 +78,8 @@ class Clock:
     def _tick(self) -> None:
         # A blocked loop misses ticks; the connections filed under them are not lost.
         last = self.now
-        self.now = now = max(last, 1 + int((self._loop.time() - self._zero) / TICK))
+        self.seconds = seconds = self._loop.time()
+        self.now = now = max(last, 1 + int((seconds - self._zero) / TICK))
         self._make_date_line()
         due = self._due
         if due:
