@@ -100,7 +100,9 @@ MAX_KNOWN_LINE = 256
 
 _known_lines: dict[bytes, RequestLine] = {}
 
-#: What a TLS client says to a port that does not speak TLS.
+#: What a TLS client says to a port that does not speak TLS: the type of its record and
+#: the major version that every TLS has had.
+TLS_HANDSHAKE = b"\x16\x03"
 TLS_ON_PLAIN_PORT = "TLS on a plain HTTP port"
 
 #: More digits than 2**63 has.
@@ -210,7 +212,8 @@ class HTTP1Engine:
 
     ``begin`` is called with every request's head and may raise
     :class:`~django_daphne.errors.ProtocolError` to refuse it. ``report`` hears of every
-    refusal: the reason, the status, and the first bytes of the offence.
+    refusal: the reason, the status (0: nobody was left to be answered), and the first
+    bytes of the offence.
     """
 
     __slots__ = (
@@ -401,13 +404,13 @@ class HTTP1Engine:
 
     def _check_unfinished(self, data: bytes) -> None:
         """Refuse what can never become an acceptable head, without waiting for it."""
+        if data[:2] == TLS_HANDSHAKE:
+            raise ProtocolError(TLS_ON_PLAIN_PORT)
         limits = self._limits
         line_end = data.find(b"\n")
         if line_end < 0:
             if len(data) > limits.request_line + 1:
                 raise ProtocolError("the request line is over its limit", 414)
-            if data[:2] == b"\x16\x03":
-                raise ProtocolError(TLS_ON_PLAIN_PORT)
             if b"\r" in data[:-1]:
                 raise ProtocolError("a bare CR in the request line")
             return
@@ -894,7 +897,7 @@ class HTTP1Engine:
             missing = self._response_left
             self._report(
                 f"the application sent {missing} bytes less than its Content-Length",
-                0,
+                500,
                 b"",
             )
             self.abort()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..application.context import Address, Peer, protocol_log
 from ..application.http import HTTPStream
 from ..protocol.http1 import Head, HTTP1Engine, Stream
+from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine
 from .clock import Clock
 
@@ -94,7 +95,8 @@ class Connection(asyncio.Protocol):
         else:
             self.engine.receive_eof()
         # We close ourselves; a transport that closed on its own would cut the answer.
-        return True
+        # Over TLS there is no half-closed connection, and the loops say so in the log.
+        return self.transport.can_write_eof()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
@@ -188,11 +190,11 @@ class Connection(asyncio.Protocol):
     # -- What the server asks of us ----------------------------------------------------
 
     def drain(self) -> bool:
-        """Begin nothing new; True when the engine had something to close at once."""
+        """Begin nothing new; True when a client was told so that will come again."""
         if self._closing:
             return False
         self.engine.drain()
-        return self._closing
+        return isinstance(self.engine, WebSocketEngine)
 
     # -- Time --------------------------------------------------------------------------
 
@@ -239,7 +241,7 @@ class Connection(asyncio.Protocol):
         return HTTPStream(self._server.context, engine, self.peer, head)
 
     def _report(self, reason: str, status: int, data: bytes) -> None:
-        level = logging.WARNING if status else logging.DEBUG
+        level = _LEVELS.get(status, logging.INFO)
         if protocol_log.isEnabledFor(level):
             protocol_log.log(
                 level,
@@ -260,6 +262,10 @@ class Connection(asyncio.Protocol):
         if client is None:
             return "a local client"
         return f"{client[0]}:{client[1]}"
+
+
+#: How loud a report is. What strangers send wrong is no fault of ours to be woken for.
+_LEVELS = {0: logging.DEBUG, 500: logging.ERROR, 503: logging.WARNING}
 
 
 def _nothing() -> None:

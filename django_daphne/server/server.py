@@ -38,6 +38,9 @@ CLOSE_BATCH = 100
 #: Seconds between batches.
 CLOSE_INTERVAL = 0.05
 
+#: Seconds between looks at whether the last stream has ended.
+STREAM_POLL = 0.02
+
 #: What cancelled tasks and closing transports get before we leave them behind.
 LAST_MOMENTS = 1.0
 
@@ -188,7 +191,7 @@ class Server:
         """Return when no stream is left, at ``until``, or in a hurry."""
         loop = self.context.loop
         while self.context.streams and not self._hurry.is_set():
-            left = 0.1
+            left = STREAM_POLL
             if until is not None:
                 left = min(left, until - loop.time())
                 if left <= 0:
