@@ -67,11 +67,11 @@ def make_access_log(config: Config) -> LogAccess | None:
         try:
             record = _make_record(kind, scope, status, sent, seconds)
             record.msg = line(record)
-        except Exception:
-            # Applications may change their scope. That must cost them no response.
-            server_log.exception("No access line: the application changed its scope")
-        else:
             access_log.handle(record)
+        except Exception:
+            # A scope that its application has changed, a handler of the project that
+            # raises: neither may cost a response.
+            server_log.exception("A request could not be logged")
 
     return log_access
 
