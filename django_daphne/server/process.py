@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..application.context import Application, LogAccess, server_log
 from ..config import Config
 from ..errors import BindError, LifespanFailed
-from . import access_log
+from .access_log import reopen_all
 from .server import Server
 
 EXIT_OK = 0
@@ -167,7 +167,7 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
         loop.add_signal_handler(number, request_stop, number)
     reopeners = [signal.SIGHUP, signal.SIGUSR1]
     for number in reopeners:
-        loop.add_signal_handler(number, access_log.reopen_all)
+        loop.add_signal_handler(number, reopen_all)
     try:
         yield
     finally:
