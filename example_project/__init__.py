@@ -1,0 +1,1 @@
+"""A chat to copy from: Django, Channels and django_daphne, nothing to build."""

@@ -1,0 +1,26 @@
+"""The ASGI application: Django's pages and Channels' WebSockets on one port."""
+
+import os
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
+
+# This loads the applications, and the consumers below import their models.
+django_application = get_asgi_application()
+
+from example_project.chat.routing import websocket_urlpatterns  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        "http": django_application,
+        # Cookies travel with WebSockets from any site: the origin has to be checked
+        # before the cookie is believed.
+        "websocket": AllowedHostsOriginValidator(
+            AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+        ),
+    }
+)

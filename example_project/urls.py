@@ -1,0 +1,17 @@
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.staticfiles.urls import staticfiles_urlpatterns
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("example_project.chat.urls")),
+    path(
+        "login/",
+        LoginView.as_view(redirect_authenticated_user=True),
+        name="login",
+    ),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    # For `runasgi` with DEBUG; without DEBUG this is empty.
+    *staticfiles_urlpatterns(),
+]
