@@ -17,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.dispatch import receiver
+from django.dispatch import Signal, receiver
 
 from .binds import Bind
 from .config import Config, Hooks, build_config
@@ -121,12 +121,21 @@ def _mask_bind(text: str) -> str:
 # -- Hooks -----------------------------------------------------------------------------
 
 
+async def _send(signal: Signal) -> None:
+    try:
+        await signal.asend_robust(sender=Config)
+    except Exception:
+        # Django names the receiver that failed in its log, and fails itself when the
+        # receiver has no name, as functools.partial() has none.
+        logger.exception("A receiver of a signal failed")
+
+
 async def _send_started() -> None:
-    await server_started.asend_robust(sender=Config)
+    await _send(server_started)
 
 
 async def _send_stopping() -> None:
-    await server_stopping.asend_robust(sender=Config)
+    await _send(server_stopping)
 
 
 def error_page(scope: Any, error: BaseException) -> ErrorPage | None:

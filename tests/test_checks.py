@@ -1,0 +1,197 @@
+"""``manage.py check``: every mistake is one message, and nothing else is."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import types
+from typing import Any
+
+from django.core import checks
+from django.core.checks import CheckMessage, Error, Warning
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import SimpleTestCase, override_settings
+
+
+def run(*, deploy: bool = False) -> list[CheckMessage]:
+    """What our checks say, as ``manage.py check`` runs them."""
+    return checks.run_checks(tags=["django_daphne"], include_deployment_checks=deploy)
+
+
+def ids(messages: list[CheckMessage]) -> list[str | None]:
+    return [message.id for message in messages]
+
+
+class SettingsTests(SimpleTestCase):
+    def test_defaults_are_fine(self) -> None:
+        self.assertEqual(run(), [])
+        self.assertEqual(run(deploy=True), [])
+
+    def check(self, value: Any, *expected: CheckMessage) -> None:
+        with override_settings(DJANGO_DAPHNE=value):
+            self.assertEqual(run(), list(expected))
+
+    def test_not_a_dict(self) -> None:
+        self.check(
+            ["127.0.0.1:8000"],
+            Error(
+                "DJANGO_DAPHNE must be a dict, not list.",
+                hint="Write DJANGO_DAPHNE = {...}, or leave it out for the defaults.",
+                id="django_daphne.E001",
+            ),
+        )
+
+    def test_an_unknown_key(self) -> None:
+        self.check(
+            {"BINDS": []},
+            Error(
+                "DJANGO_DAPHNE['BINDS'] is not a setting.",
+                hint="Did you mean 'BIND'?",
+                id="django_daphne.E002",
+            ),
+        )
+
+    def test_a_key_of_later_work(self) -> None:
+        self.check(
+            {"WORKERS": 4},
+            Error(
+                "DJANGO_DAPHNE['WORKERS'] is not available yet.",
+                hint="Remove it: this version would not do what it says.",
+                id="django_daphne.E003",
+            ),
+        )
+
+    def test_a_wrong_type(self) -> None:
+        self.check(
+            {"TIMEOUTS": {"HEADERS": "10"}},
+            Error(
+                "DJANGO_DAPHNE['TIMEOUTS']['HEADERS'] must be a number of seconds "
+                "above 0, or None to disable it, not '10'.",
+                id="django_daphne.E004",
+            ),
+        )
+
+    def test_an_impossible_combination(self) -> None:
+        self.check(
+            {"TIMEOUTS": {"DRAIN_DELAY": 30, "GRACEFUL": 20}},
+            Error(
+                "DJANGO_DAPHNE['TIMEOUTS']['DRAIN_DELAY'] (30) must be shorter than "
+                "TIMEOUTS['GRACEFUL'] (20): the delay is part of it.",
+                id="django_daphne.E005",
+            ),
+        )
+
+    def test_an_unreadable_bind(self) -> None:
+        with override_settings(DJANGO_DAPHNE={"BIND": ["8000"]}):
+            (message,) = run()
+        self.assertEqual(message.id, "django_daphne.E006")
+        self.assertIn("127.0.0.1:8000", message.msg)
+
+    def test_every_mistake_has_its_message(self) -> None:
+        value = {"WORKERS": 2, "LIFESPAN": "maybe", "LIMITS": {"HEADRS": 3}}
+        with override_settings(DJANGO_DAPHNE=value):
+            self.assertEqual(
+                ids(run()),
+                ["django_daphne.E003", "django_daphne.E004", "django_daphne.E002"],
+            )
+
+    @override_settings(DJANGO_DAPHNE={"WORKERS": 2})
+    def test_the_command_fails(self) -> None:
+        with self.assertRaisesMessage(SystemCheckError, "(django_daphne.E003)"):
+            call_command("check")
+
+    @override_settings(DJANGO_DAPHNE={"BIND": ["unix:/nowhere/at/all.sock", "fd:999"]})
+    def test_the_machine_is_not_looked_at(self) -> None:
+        self.assertEqual(run(), [])
+
+
+class InstallationTests(SimpleTestCase):
+    def test_ours_alone(self) -> None:
+        with override_settings(INSTALLED_APPS=["django_daphne"]):
+            self.assertEqual(run(), [])
+
+    def test_beside_daphne(self) -> None:
+        # An app of that name; Daphne itself need not be here.
+        daphne = types.ModuleType("daphne")
+        daphne.__path__ = [self.enterContext(tempfile.TemporaryDirectory())]
+        self.addCleanup(sys.modules.pop, "daphne")
+        sys.modules["daphne"] = daphne
+        for apps in (["daphne", "django_daphne"], ["django_daphne", "daphne"]):
+            with self.subTest(apps), override_settings(INSTALLED_APPS=apps):
+                self.assertEqual(
+                    run(),
+                    [
+                        Error(
+                            "Both 'daphne' and 'django_daphne' are in INSTALLED_APPS, "
+                            "and both provide runserver.",
+                            hint="Remove 'daphne'.",
+                            id="django_daphne.E008",
+                        )
+                    ],
+                )
+
+    @override_settings(INSTALLED_APPS=["django.contrib.staticfiles", "django_daphne"])
+    def test_after_staticfiles(self) -> None:
+        self.assertEqual(
+            run(),
+            [
+                Error(
+                    "'django_daphne' comes after 'django.contrib.staticfiles' in "
+                    "INSTALLED_APPS, and the runserver of the first is used.",
+                    hint="Move 'django_daphne' before 'django.contrib.staticfiles'.",
+                    id="django_daphne.E009",
+                )
+            ],
+        )
+
+    @override_settings(
+        INSTALLED_APPS=[
+            "whitenoise.runserver_nostatic",
+            "django_daphne",
+            "django.contrib.staticfiles",
+        ]
+    )
+    def test_whitenoise_passes_on_to_us(self) -> None:
+        self.assertEqual(run(), [])
+
+
+class ProductionTests(SimpleTestCase):
+    def assert_warns(self, value: dict[str, Any], *numbers: str) -> None:
+        with override_settings(DJANGO_DAPHNE=value):
+            self.assertEqual(run(), [], "only check --deploy warns")
+            messages = run(deploy=True)
+        self.assertEqual(ids(messages), [f"django_daphne.{n}" for n in numbers])
+        for message in messages:
+            self.assertIsInstance(message, Warning)
+            self.assertTrue(message.hint)
+
+    def test_silent_clients(self) -> None:
+        for name in ("HANDSHAKE", "HEADERS", "BODY", "WRITE", "KEEP_ALIVE"):
+            with self.subTest(name):
+                self.assert_warns({"TIMEOUTS": {name: None}}, "W001")
+
+    def test_messages_without_a_limit(self) -> None:
+        self.assert_warns({"WEBSOCKET": {"MAX_MESSAGE_SIZE": None}}, "W002")
+
+    def test_websockets_without_pings(self) -> None:
+        for name in ("PING_INTERVAL", "PING_TIMEOUT"):
+            with self.subTest(name):
+                self.assert_warns({"WEBSOCKET": {name: None}}, "W003")
+
+    def test_a_stop_without_an_end(self) -> None:
+        self.assert_warns({"TIMEOUTS": {"GRACEFUL": None}}, "W004")
+
+    def test_a_socket_for_everybody(self) -> None:
+        self.assert_warns({"BIND": ["unix:/run/app.sock:mode=666"]}, "W005")
+        self.assert_warns({"BIND": ["unix:/run/app.sock:mode=660"]})
+
+    @override_settings(FORCE_SCRIPT_NAME="/one")
+    def test_two_root_paths(self) -> None:
+        self.assert_warns({"ROOT_PATH": "/two"}, "W006")
+        self.assert_warns({"ROOT_PATH": "/one"})
+        self.assert_warns({})
+
+    @override_settings(DJANGO_DAPHNE={"WORKERS": 2, "TIMEOUTS": {"BODY": None}})
+    def test_mistakes_come_first(self) -> None:
+        self.assertEqual(ids(run(deploy=True)), ["django_daphne.E003"])
