@@ -109,7 +109,8 @@ class ChunkedReader:
         """Where the line's CRLF is, or -1 while it is incomplete."""
         line_feed = data.find(b"\n", position, position + limit + 2)
         if line_feed < 0:
-            if len(data) - position > limit:
+            # The CR of a line that is as long as it may be.
+            if len(data) - position > limit + 1:
                 status = 431 if self._state == _TRAILERS else 400
                 raise ProtocolError("a line of a chunked body is too long", status)
             return -1
