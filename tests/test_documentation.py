@@ -9,8 +9,11 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from django_daphne import config
+from django.core.management.base import BaseCommand
+
+from django_daphne import cli, config
 from django_daphne.errors import ConfigurationError
+from django_daphne.management.commands import runasgi
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -72,6 +75,37 @@ class SettingsPageTests(unittest.TestCase):
             refused += [p.key for p in caught.exception.problems if p.code == "E003"]
         self.assertEqual(refused, keys)
         self.assertEqual(len(keys), sum(map(len, config._NOT_YET.values())))
+
+
+class CommandsPageTests(unittest.TestCase):
+    def test_every_flag_of_django_daphne_and_its_default(self) -> None:
+        rows = re.findall(
+            r"^   \* - (``-.+``)\n     -(.*)$", page("commands.rst"), re.MULTILINE
+        )
+        written = {}
+        for flags, default in rows:
+            for flag in re.findall(r"(?<!\S)``(-\S+?)(?: [A-Z]+)?``", flags):
+                written[flag] = default.strip(" `")
+        actual = {}
+        for action in cli._parser()._actions:
+            for flag in action.option_strings:
+                if flag not in ("-h", "--help", "--version"):
+                    actual[flag] = action.default
+        self.assertEqual(written.keys(), actual.keys())
+        for flag, default in actual.items():
+            # None, False, "" and [] are described, not quoted.
+            if default:
+                self.assertEqual(written[flag], str(default), flag)
+
+    def test_every_flag_of_runasgi(self) -> None:
+        section = page("commands.rst").partition("``manage.py runasgi``\n===")[2]
+        section = section.partition("\n``django-daphne``\n===")[0]
+        written = set(re.findall(r"``(--[a-z0-9-]+)", section))
+        inherited = BaseCommand().create_parser("manage.py", "any")
+        own = runasgi.Command().create_parser("manage.py", "runasgi")
+        known = {flag for a in inherited._actions for flag in a.option_strings}
+        actual = {flag for a in own._actions for flag in a.option_strings} - known
+        self.assertEqual(written - {"--skip-checks"}, actual - {"--skip-checks"})
 
 
 class ChecksPageTests(unittest.TestCase):
