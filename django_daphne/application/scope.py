@@ -11,6 +11,12 @@ from .context import Context, Peer
 ASGI_VERSION = "3.0"
 SPEC_VERSION = "2.5"
 
+_EXTENSIONS: dict[str, dict[str, Any]] = {
+    "http.response.trailers": {},
+    "http.response.pathsend": {},
+    "http.response.early_hint": {},
+}
+
 
 class RequestHead(Protocol):
     """What a scope needs of a request's head, on any version of HTTP."""
@@ -38,11 +44,7 @@ def http_scope(context: Context, peer: Peer, head: RequestHead) -> dict[str, Any
         "headers": head.headers,
         "client": peer.client,
         "server": peer.server,
-        "extensions": {
-            "http.response.trailers": {},
-            "http.response.pathsend": {},
-            "http.response.early_hint": {},
-        },
+        "extensions": _EXTENSIONS.copy(),
     }
     if peer.tls is not None:
         scope["extensions"]["tls"] = peer.tls

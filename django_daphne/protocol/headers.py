@@ -1,10 +1,10 @@
 """Field names and values: what may come in, what may go out (RFC 9110 section 5).
 
-The same few names come with nearly every message, so both directions learn a name once
-and look it up afterwards: :data:`REQUEST_NAMES` gives the lower-case form (empty for a
-name that is dropped), :data:`RESPONSE_NAMES` the bytes to put on the wire and whether
-the name is one whose meaning is the server's. Both tables are bounded, or a client that
-invents names would grow them for ever.
+The same few fields come with nearly every message, so both directions learn a thing
+once and look it up afterwards: :data:`REQUEST_NAMES` gives a name's lower-case form (or
+nothing for a name that is dropped), :data:`RESPONSE_FIELDS` the line of a whole field
+that was found fit to be sent. The tables are bounded, or a peer that invents names and
+an application that invents values would grow them for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HOST = re.compile(
     rb"|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
 
-#: Kinds of response field that the server itself decides about.
+#: Kinds of response field: what the server itself decides about, and the rest.
 ORDINARY, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, DATE, SERVER = range(6)
 
 _RESPONSE_KINDS = {
@@ -42,10 +42,26 @@ _RESPONSE_KINDS = {
     b"server": SERVER,
 }
 
+#: The two spellings of that name which frameworks use.
+LENGTH_NAMES = frozenset({b"content-length", b"Content-Length"})
+
+#: Fields whose values are new every time, or nobody else's to keep.
+_NEVER_LEARNT = frozenset(
+    {b"set-cookie", b"etag", b"last-modified", b"expires", b"location"}
+)
+
+#: More digits than 2**63 has.
+MAX_LENGTH_DIGITS = 19
+
+#: The longest line that is remembered.
+MAX_LEARNT_LINE = 256
+
 #: A request's field name as it came -> its lower-case form; empty: to be dropped.
 REQUEST_NAMES: dict[bytes, bytes] = {}
 #: An application's field name as it came -> (b"Name: ", kind).
-RESPONSE_NAMES: dict[bytes, tuple[bytes, int]] = {}
+_RESPONSE_NAMES: dict[bytes, tuple[bytes, int]] = {}
+#: An application's whole field, of the ordinary kind -> its line.
+RESPONSE_FIELDS: dict[tuple[bytes, bytes], bytes] = {}
 
 #: Host values found valid.
 KNOWN_HOSTS: set[bytes] = set()
@@ -63,11 +79,45 @@ def learn_request_name(name: bytes) -> bytes:
     return lowered
 
 
-def learn_response_name(name: object) -> tuple[bytes, int]:
-    """The wire form and the kind of a name that the application sends.
+def read_response_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
+    """The line, without its end, and the kind of a field that the application sends.
 
-    :raises IllegalMessage: when it is not a field name.
+    :raises IllegalMessage: when it cannot be sent.
     """
+    try:
+        name, value = field
+    except (TypeError, ValueError):
+        raise IllegalMessage(
+            f"headers must be (name, value) pairs, not {field!r}"
+        ) from None
+    known = _RESPONSE_NAMES.get(name) if type(name) is bytes else None
+    if known is None:
+        known = _learn_response_name(name)
+    prefix, kind = known
+    if not isinstance(value, bytes):
+        raise IllegalMessage(
+            f"header values must be byte strings, not {type(value).__name__}: "
+            f"{name!r}: {value!r}"
+        )
+    if b"\n" in value or b"\r" in value or b"\0" in value:
+        raise IllegalMessage(
+            f"the value of header {name!r} has a CR, LF or NUL, which would inject "
+            f"headers: {value!r}"
+        )
+    line = prefix + value
+    if kind == ORDINARY:
+        if len(line) <= MAX_LEARNT_LINE and name.lower() not in _NEVER_LEARNT:
+            if len(RESPONSE_FIELDS) >= MAX_LEARNT_NAMES:
+                RESPONSE_FIELDS.clear()
+            RESPONSE_FIELDS[field] = line
+    elif kind == CONTENT_LENGTH and not (
+        value.isdigit() and len(value) <= MAX_LENGTH_DIGITS
+    ):
+        raise IllegalMessage(f"invalid Content-Length {value!r}")
+    return line, kind
+
+
+def _learn_response_name(name: object) -> tuple[bytes, int]:
     if not isinstance(name, bytes):
         raise IllegalMessage(
             f"header names must be byte strings, not {type(name).__name__}: {name!r}"
@@ -75,29 +125,32 @@ def learn_response_name(name: object) -> tuple[bytes, int]:
     if not TOKEN.fullmatch(name):
         raise IllegalMessage(f"{name!r} is not a valid header name")
     known = (name + b": ", _RESPONSE_KINDS.get(name.lower(), ORDINARY))
-    if len(RESPONSE_NAMES) < MAX_LEARNT_NAMES:
-        RESPONSE_NAMES[name] = known
+    if len(_RESPONSE_NAMES) < MAX_LEARNT_NAMES:
+        _RESPONSE_NAMES[name] = known
     return known
 
 
-def explain_bad_headers(headers: Iterable[tuple[object, object]]) -> IllegalMessage:
-    """Say which of an application's headers cannot be sent, and why."""
-    for item in headers:
+def as_pairs(headers: Iterable[Iterable[bytes]]) -> Headers:
+    """Headers in whatever shape the application gave them, as a list of pairs.
+
+    :raises IllegalMessage: when they are not pairs of byte strings.
+    """
+    pairs = []
+    for field in headers:
         try:
-            name, value = item
+            name, value = field
         except (TypeError, ValueError):
-            return IllegalMessage(f"headers must be (name, value) pairs, not {item!r}")
-        if not isinstance(value, bytes):
-            kind = type(value).__name__
-            return IllegalMessage(
-                f"header values must be byte strings, not {kind}: {name!r}: {value!r}"
-            )
-        if not FIELD_VALUE.fullmatch(value):
-            return IllegalMessage(
-                f"the value of header {name!r} has a control character "
-                f"(a CR or LF would inject headers): {value!r}"
-            )
-    return IllegalMessage("the headers cannot be sent")
+            raise IllegalMessage(
+                f"headers must be (name, value) pairs, not {field!r}"
+            ) from None
+        for part, what in ((name, "names"), (value, "values")):
+            if not isinstance(part, bytes):
+                raise IllegalMessage(
+                    f"header {what} must be byte strings, not "
+                    f"{type(part).__name__}: {name!r}: {value!r}"
+                )
+        pairs.append((name, value))
+    return pairs
 
 
 def check_host(value: bytes) -> None:

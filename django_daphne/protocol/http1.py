@@ -35,16 +35,18 @@ from .headers import (
     CONTENT_LENGTH,
     DATE,
     KNOWN_HOSTS,
+    LENGTH_NAMES,
+    MAX_LENGTH_DIGITS,
     ORDINARY,
     REQUEST_NAMES,
-    RESPONSE_NAMES,
+    RESPONSE_FIELDS,
     SERVER,
     TOKEN,
     Headers,
+    as_pairs,
     check_host,
-    explain_bad_headers,
     learn_request_name,
-    learn_response_name,
+    read_response_field,
     split_tokens,
 )
 from .wire import Engine, Wire
@@ -104,9 +106,6 @@ _known_lines: dict[bytes, RequestLine] = {}
 #: the major version that every TLS has had.
 TLS_HANDSHAKE = b"\x16\x03"
 TLS_ON_PLAIN_PORT = "TLS on a plain HTTP port"
-
-#: More digits than 2**63 has.
-MAX_LENGTH_DIGITS = 19
 
 #: Statuses whose responses have no body (RFC 9110 section 6.4.1).
 _BODILESS = frozenset({204, 304})
@@ -682,31 +681,43 @@ class HTTP1Engine:
         length = -1
         date: bytes = self.wire.clock.date_line
         server = self._server_line
-        names = RESPONSE_NAMES
         close = self._close_after or self._draining
         length_line: bytes | None = None
+        known_fields = RESPONSE_FIELDS
         try:
-            for name, value in headers:
-                known = names.get(name)
-                if known is None:
-                    known = learn_response_name(name)
-                prefix, kind = known
-                if kind == ORDINARY:
-                    lines.append(prefix + value)
-                elif kind == CONTENT_LENGTH:
-                    if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
-                        raise IllegalMessage(f"invalid Content-Length {value!r}")
+            for field in headers:
+                line = known_fields.get(field)
+                if line is not None:
+                    lines.append(line)
+                    continue
+                value = field[1]
+                if (
+                    field[0] in LENGTH_NAMES
+                    and type(value) is bytes
+                    and value.isdigit()
+                    and len(value) <= MAX_LENGTH_DIGITS
+                ):
+                    # New for nearly every response, so it is not worth remembering.
                     length = int(value)
-                    length_line = prefix + value
+                    length_line = b"Content-Length: %d" % length
+                    continue
+                line, kind = read_response_field(field)
+                if kind == ORDINARY:
+                    lines.append(line)
+                elif kind == CONTENT_LENGTH:
+                    length_line, length = line, int(field[1])
                 elif kind == CONNECTION:
-                    close = close or b"close" in split_tokens(value)
+                    close = close or b"close" in split_tokens(field[1])
                 elif kind == DATE:
-                    date = prefix + value
+                    date = line
                 elif kind == SERVER:
-                    server = prefix + value
+                    server = line
                 # An application's Transfer-Encoding is not passed on: framing is ours.
-        except (TypeError, ValueError, AttributeError):
-            raise explain_bad_headers(headers) from None
+        except (TypeError, IndexError, AttributeError):
+            # A list of lists, which the specification allows, cannot be looked up.
+            headers = as_pairs(headers)
+            self.start(status, headers, body, more, trailers)
+            return
         lines.append(date)
         if server is not None:
             lines.append(server)
@@ -744,13 +755,6 @@ class HTTP1Engine:
         lines.append(b"")
         lines.append(b"")
         block = _CRLF.join(lines)
-        breaks = len(lines) - 1
-        if (
-            block.count(b"\n") != breaks
-            or block.count(b"\r") != breaks
-            or b"\0" in block
-        ):
-            raise explain_bad_headers(headers)
         if framing == _COUNTED and not pretend:
             if len(body) <= JOIN_LIMIT:
                 self._write(block + body)
@@ -1083,21 +1087,8 @@ def encode_fields(headers: Headers) -> bytes:
 
     :raises IllegalMessage: for fields that cannot be sent.
     """
-    lines = []
-    try:
-        for name, value in headers:
-            known = RESPONSE_NAMES.get(name) or learn_response_name(name)
-            lines.append(known[0] + value + _CRLF)
-    except (TypeError, ValueError):
-        raise explain_bad_headers(headers) from None
-    block = b"".join(lines)
-    if (
-        block.count(b"\n") != len(lines)
-        or block.count(b"\r") != len(lines)
-        or b"\0" in block
-    ):
-        raise explain_bad_headers(headers)
-    return block
+    lines = [read_response_field(field)[0] + _CRLF for field in as_pairs(headers)]
+    return b"".join(lines)
 
 
 def _too_long(left: int) -> IllegalMessage:
