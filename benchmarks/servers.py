@@ -1,0 +1,122 @@
+"""The servers, and how each is started.
+
+Like for like: one worker process, uvloop wherever the server can use it, no access log,
+no log below warnings, the server's own defaults for everything else. What is switched
+from a default, and why, stands beside the switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: More connections than any case opens. Servers that cap them by default could not
+#: hold 5,000 WebSockets.
+MANY_CONNECTIONS = 16384
+
+HTTP1 = "http1"
+WEBSOCKET = "websocket"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a case wants started."""
+
+    app: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Server:
+    """A row of the tables.
+
+    ``speaks`` is what the row is measured in: a server with several engines has a row
+    for each, and each only where its engine matters.
+    """
+
+    name: str
+    package: str
+    speaks: frozenset[str]
+    command: Callable[[Launch], list[str]]
+
+
+def _django_daphne(launch: Launch) -> list[str]:
+    # The same as the `django-daphne` command. `-v 0` is, as in Daphne, the switch of
+    # the access log.
+    return [
+        *("python", "-m", "django_daphne"),
+        *("-v", "0", "-p", str(launch.port), launch.app),
+    ]
+
+
+def _daphne(launch: Launch) -> list[str]:
+    return ["daphne", "-v", "0", "-p", str(launch.port), launch.app]
+
+
+def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
+    def command(launch: Launch) -> list[str]:
+        return [
+            *("uvicorn", "--port", str(launch.port)),
+            *("--loop", "uvloop", *engines),
+            *("--no-access-log", "--log-level", "warning"),
+            launch.app,
+        ]
+
+    return command
+
+
+def _hypercorn(launch: Launch) -> list[str]:
+    return [
+        *("hypercorn", "--bind", f"127.0.0.1:{launch.port}"),
+        *("--workers", "1", "--worker-class", "uvloop"),
+        # Off by default; Daphne, Uvicorn and we ping every 20 seconds.
+        *("--websocket-ping-interval", "20"),
+        *("--log-level", "WARNING", launch.app),
+    ]
+
+
+def _granian(launch: Launch) -> list[str]:
+    return [
+        *("granian", "--port", str(launch.port)),
+        *("--interface", "asgi", "--workers", "1", "--loop", "uvloop"),
+        # Backlog / workers, 1024, by default: it counts open WebSockets.
+        *("--backpressure", str(MANY_CONNECTIONS)),
+        *("--log-level", "warning", launch.app),
+    ]
+
+
+def _gunicorn(launch: Launch) -> list[str]:
+    return [
+        *("gunicorn", "--bind", f"127.0.0.1:{launch.port}"),
+        *("--workers", "1", "--worker-class", "asgi", "--asgi-loop", "uvloop"),
+        # 1000 by default.
+        *("--worker-connections", str(MANY_CONNECTIONS)),
+        *("--log-level", "warning", launch.app),
+    ]
+
+
+_HTTP1_ONLY = frozenset({HTTP1})
+_WEBSOCKET_ONLY = frozenset({WEBSOCKET})
+_BOTH = _HTTP1_ONLY | _WEBSOCKET_ONLY
+
+#: The row the others are compared with.
+OURS = "django-daphne"
+
+SERVERS = (
+    Server(OURS, "django-daphne", _BOTH, _django_daphne),
+    Server("daphne", "daphne", _BOTH, _daphne),
+    Server("uvicorn-httptools", "uvicorn", _HTTP1_ONLY, _uvicorn("--http=httptools")),
+    Server("uvicorn-zttp", "uvicorn", _HTTP1_ONLY, _uvicorn("--http=zttp")),
+    *(
+        Server(
+            f"uvicorn-{engine}",
+            "uvicorn",
+            _WEBSOCKET_ONLY,
+            _uvicorn("--http=httptools", f"--ws={engine}"),
+        )
+        for engine in ("websockets-sansio", "websockets", "wsproto")
+    ),
+    Server("hypercorn", "hypercorn", _BOTH, _hypercorn),
+    Server("granian", "granian", _BOTH, _granian),
+    Server("gunicorn", "gunicorn", _BOTH, _gunicorn),
+)
