@@ -13,7 +13,9 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 import unittest
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +36,7 @@ class Process:
         arguments: list[str],
         directory: Path,
         environment: dict[str, str],
+        inherited: Sequence[int],
     ) -> None:
         self._test = test
         self._arrived = threading.Condition()
@@ -45,6 +48,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pass_fds=inherited,
         )
         test.addCleanup(self._end)
         self._readers = [
@@ -98,6 +102,14 @@ class Process:
     def _is_talking(self) -> bool:
         return any(reader.is_alive() for reader in self._readers)
 
+    def poll_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what the process does without a word."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline or self._popen.poll() is not None:
+                self._test.fail(f"never:\n{self.stdout}\n----\n{self.stderr}")
+            time.sleep(0.01)
+
     def signal(self, number: int) -> None:
         self._popen.send_signal(number)
 
@@ -126,11 +138,11 @@ class CommandTestCase(unittest.TestCase):
     def write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(textwrap.dedent(text))
 
-    def start(self, *arguments: str, **environment: str) -> Process:
+    def start(self, *arguments: str, inherited: Sequence[int] = ()) -> Process:
         """Start Python with ``arguments``; it is killed when the test ends."""
         variables = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO_")}
-        variables |= {"PYTHONPATH": str(ROOT), **environment}
-        return Process(self, list(arguments), self.directory, variables)
+        variables["PYTHONPATH"] = str(ROOT)
+        return Process(self, list(arguments), self.directory, variables, inherited)
 
     def taken_port(self) -> int:
         """A port that another socket listens on."""
