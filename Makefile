@@ -36,7 +36,6 @@ $(BIN)/.installed-%: pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(BIN)/.installed-run
-	@$(BIN)/python example_project/manage.py migrate --verbosity 0
 	@$(BIN)/python example_project/manage.py seed_demo
 	@exec $(BIN)/python example_project/manage.py runserver 127.0.0.1:8000
 
