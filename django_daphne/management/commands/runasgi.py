@@ -11,11 +11,10 @@ from typing import Any
 from django.conf import global_settings, settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from django_daphne.asgi import get_asgi_application
+from django_daphne.asgi import load_project_application
 from django_daphne.conf import describe, get_config
-from django_daphne.config import NOT_AN_APPLICATION, Config, reword
+from django_daphne.config import Config, reword
 from django_daphne.errors import ConfigurationError, Problem
-from django_daphne.loading import is_dotted_name, load_application
 from django_daphne.server import log_setup, process
 from django_daphne.server.access_log import make_access_log
 
@@ -87,7 +86,7 @@ class Command(BaseCommand):
             config = get_config(as_overrides(options))
             if not options["skip_checks"]:
                 self.check()
-            application = load()
+            application = load_project_application()
         except ConfigurationError as error:
             lines = [line for p in error.problems for line in _in_flags(p, options)]
             raise CommandError("\n".join(lines)) from None
@@ -149,29 +148,6 @@ def _in_flags(problem: Problem, options: dict[str, Any]) -> list[str]:
         if options[name] not in (None, []) and f"{key}.".startswith(f"{problem.key}.")
     ]
     return [reword(problem, flag) for flag in given] or [str(problem)]
-
-
-def load() -> Any:
-    """The project's ASGI application; without ASGI_APPLICATION, Django alone.
-
-    :raises ConfigurationError: when ASGI_APPLICATION does not lead to one.
-    """
-    name = getattr(settings, "ASGI_APPLICATION", None)
-    if name is None:
-        return get_asgi_application()
-    if not isinstance(name, str) or "." not in name or not is_dotted_name(name):
-        raise ConfigurationError(
-            [
-                Problem(
-                    NOT_AN_APPLICATION,
-                    "ASGI_APPLICATION",
-                    f"ASGI_APPLICATION must be a dotted path, not {name!r}.",
-                    "Write it like 'mysite.asgi.application'.",
-                )
-            ]
-        )
-    module, _, attribute = name.rpartition(".")
-    return load_application(module, attribute, source="ASGI_APPLICATION")
 
 
 def show_request_errors() -> None:
