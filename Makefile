@@ -5,11 +5,13 @@
 # make conformance  the Autobahn test suite, where a Python 2.7 exists
 # make bench        measurements beside other servers
 #
-# PYTHON=python3.13 chooses the interpreter, VENV=elsewhere the environment. Each extra
-# is installed once: a stamp in the environment says for which pyproject.toml.
+# PYTHON=python3.13 chooses the interpreter, VENV=elsewhere the environment,
+# ADDRESS=127.0.0.1:8001 where the demo is, LABELS=tests.test_binds what is tested. Each
+# extra is installed once: a stamp in the environment says for which pyproject.toml.
 
 PYTHON ?= python3
 VENV ?= .venv
+ADDRESS ?= 127.0.0.1:8000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -36,8 +38,8 @@ $(BIN)/.installed-%: pyproject.toml | $(BIN)/python
 	@touch $@
 
 demo: $(BIN)/.installed-run
-	@$(BIN)/python example_project/manage.py seed_demo
-	@exec $(BIN)/python example_project/manage.py runserver 127.0.0.1:8000
+	@$(BIN)/python example_project/manage.py seed_demo --url http://$(ADDRESS)
+	@exec $(BIN)/python example_project/manage.py runserver $(ADDRESS)
 
 test: $(BIN)/.installed-test
 	@$(BIN)/python runtests.py $(LABELS)
