@@ -33,9 +33,9 @@ _SOURCES = (SETTING, "FORCE_SCRIPT_NAME")
 #: What is printed for a secret.
 MASK = "********"
 
-_SECRET_NAME = re.compile(r"pass|secret|token", re.IGNORECASE)
+_SECRET_NAME = r"(?i)pass|secret|token"
 #: ``name=value`` in an endpoint string, where a backslash escapes the next character.
-_ENDPOINT_ARGUMENT = re.compile(r"([^:=]+)=((?:\\.|[^:\\])*)")
+_ENDPOINT_ARGUMENT = r"([^:=]+)=((?:\\.|[^:\\])*)"
 
 ErrorPage = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -110,12 +110,12 @@ def _show(value: Any) -> Any:
 
 
 def _mask_bind(text: str) -> str:
-    return _ENDPOINT_ARGUMENT.sub(
-        lambda match: (
-            f"{match[1]}={MASK}" if _SECRET_NAME.search(match[1]) else match[0]
-        ),
-        text,
-    )
+    return re.sub(_ENDPOINT_ARGUMENT, _mask_argument, text)
+
+
+def _mask_argument(argument: re.Match[str]) -> str:
+    name = argument[1]
+    return f"{name}={MASK}" if re.search(_SECRET_NAME, name) else argument[0]
 
 
 # -- Hooks -----------------------------------------------------------------------------

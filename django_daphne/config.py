@@ -40,7 +40,7 @@ NOT_AN_APPLICATION = "E007"
 BOTH_SERVERS = "E008"
 WRONG_ORDER = "E009"
 
-_OR_NONE = re.compile(", or None [^,]*(?=, not )")
+_OR_NONE = ", or None [^,]*(?=, not )"
 
 Rule = Callable[[Any], str | None]
 
@@ -445,4 +445,4 @@ def spell(path: str) -> str:
 def reword(problem: Problem, flag: str) -> str:
     """``problem`` for someone who gave the value by ``flag``, which cannot say None."""
     text = str(problem).replace(spell(problem.key), flag)
-    return _OR_NONE.sub("", text, count=1)
+    return re.sub(_OR_NONE, "", text, count=1)
