@@ -159,7 +159,7 @@ def facts(cores: Cores) -> dict[str, object]:
         "cores": os.cpu_count(),
         "server core": cores.server,
         "client core": cores.client,
-        "load average": os.getloadavg()[0],
+        "load average": round(os.getloadavg()[0], 1),
     }
 
 

@@ -32,6 +32,9 @@ from table import table
 
 RESULTS = environment.HERE / "results"
 
+#: Load average above which the server's core is shared with somebody else's work.
+BUSY = 1.0
+
 #: For the estimate alone: starting, verifying, warming up and ending a server.
 OVERHEAD_SECONDS = 4
 
@@ -66,6 +69,8 @@ def _run(options: argparse.Namespace) -> int:
     if not_installed:
         _say(f"This project cannot be installed: {not_installed}")
     about = _about(options, cores)
+    if os.getloadavg()[0] > BUSY:
+        _say("The machine is busy: trust the ratios more than the figures.")
 
     results = []
     for case in options.cases:
