@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -202,85 +203,43 @@ class Answer:
         return f"<{self.status} {self.headers} {self.body[:60]!r}>"
 
 
-class Client:
-    """A blocking socket that speaks raw HTTP/1.1 and forgives nothing.
+class Reader:
+    """Reads responses from ``receive(size)``, and forgives nothing."""
 
-    Used as a context manager, or closed by the test.
-    """
-
-    def __init__(
-        self, host: str, port: int, *, receive_buffer: int | None = None
-    ) -> None:
-        self.socket = socket.socket(
-            socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM
-        )
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect((host, port))
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        self._receive = receive
         self._held = b""
 
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def vanish(self) -> None:
-        """Close with a reset, as a client that crashes does."""
-        linger = (1).to_bytes(4, sys.byteorder) + (0).to_bytes(4, sys.byteorder)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def request(
-        self, target: str = "/", method: str = "GET", *fields: str, body: bytes = b""
-    ) -> None:
-        """Send an HTTP/1.1 request with ``Host`` and, for a body, its length."""
-        lines = [f"{method} {target} HTTP/1.1", "Host: test", *fields]
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        self.send("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def get(self, target: str = "/", *fields: str) -> Answer:
-        self.request(target, "GET", *fields)
-        return self.read()
-
     def read_some(self) -> bytes:
-        """What is held, or else what one ``recv`` gives; empty at the end."""
+        """What is held, or else what one read gives; empty at the end."""
         held, self._held = self._held, b""
-        return held or self.socket.recv(65536)
+        return held or self._receive(65536)
 
     def read_until(self, mark: bytes) -> bytes:
         """Everything up to and with ``mark``; what was read beyond is held."""
         while mark not in self._held:
-            data = self.socket.recv(65536)
-            if not data:
-                raise EOFError(f"no {mark!r} in {self._held[-200:]!r}")
-            self._held += data
+            self._hold_more(f"no {mark!r}")
         end = self._held.index(mark) + len(mark)
         found, self._held = self._held[:end], self._held[end:]
         return found
 
     def read_exactly(self, size: int) -> bytes:
         while len(self._held) < size:
-            data = self.socket.recv(65536)
-            if not data:
-                raise EOFError(f"{len(self._held)} bytes of {size}")
-            self._held += data
+            self._hold_more(f"{size} bytes expected")
         found, self._held = self._held[:size], self._held[size:]
         return found
+
+    def _hold_more(self, complaint: str) -> None:
+        data = self._receive(65536)
+        if not data:
+            raise EOFError(f"{complaint}: {self._held[-200:]!r}")
+        self._held += data
 
     def read_to_end(self) -> bytes:
         """Everything until the server closes."""
         parts = [self._held]
         self._held = b""
-        while data := self.socket.recv(65536):
+        while data := self._receive(65536):
             parts.append(data)
         return b"".join(parts)
 
@@ -289,7 +248,7 @@ class Client:
         if self._held:
             return False
         try:
-            self._held = self.socket.recv(65536)
+            self._held = self._receive(65536)
         except ConnectionResetError:
             return True
         return not self._held
@@ -350,6 +309,57 @@ class Client:
             answer.complete = True
         except (EOFError, ConnectionResetError):
             pass
+
+
+class Client(Reader):
+    """A blocking socket that speaks raw HTTP/1.1.
+
+    Used as a context manager, or closed by the test.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, receive_buffer: int | None = None
+    ) -> None:
+        self.socket = socket.socket(
+            socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM
+        )
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect((host, port))
+        super().__init__(self.socket.recv)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def vanish(self) -> None:
+        """Close with a reset, as a client that crashes does."""
+        self.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def request(
+        self, target: str = "/", method: str = "GET", *fields: str, body: bytes = b""
+    ) -> None:
+        """Send an HTTP/1.1 request with ``Host`` and, for a body, its length."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: test", *fields]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+
+    def get(self, target: str = "/", *fields: str) -> Answer:
+        self.request(target, "GET", *fields)
+        return self.read()
 
 
 def _field(line: str) -> tuple[str, str]:

@@ -81,7 +81,7 @@ _CRLF = b"\r\n"
 _REQUEST_LINE = b"GET / HTTP/1.1\r\n"
 _FRAMING = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade",
-     b"expect", b"te"}
+     b"expect", b"proxy-connection", b"te"}
 )  # fmt: skip
 _LAST_CHUNK = b"0\r\n\r\n"
 _CONNECTION_CLOSE = b"Connection: close"
@@ -284,6 +284,7 @@ class HTTP1Engine:
                 self._pending += data
                 self._read_pending()
             elif not self._read_head(data):
+                self._arm(self._timeouts.headers, self._head_expired)
                 self._keep(data)
         else:
             self._pending += data
@@ -325,28 +326,32 @@ class HTTP1Engine:
     # -- Reading a head ----------------------------------------------------------------
 
     def _keep(self, data: bytes) -> None:
-        """Hold on to the beginning of a head."""
-        if not self._pending and data:
-            self._arm(self._timeouts.headers, self._head_expired)
-        self._pending += data
+        """Hold on to the beginning of a head.
+
+        Empty lines before it are held, and counted, until something else comes.
+        """
+        stripped = data.lstrip(_CRLF)
+        self._scanned = len(stripped)
+        self._pending += stripped or data
 
     def _read_pending(self) -> None:
         """Read the next head out of what waits."""
-        pending = self._pending
-        # Only what is new is searched: a head that arrives byte by byte must not cost
+        pending, scanned = self._pending, self._scanned
+        # Only what is new is looked at: a head that arrives byte by byte must not cost
         # the square of its length.
-        end = pending.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        scanned, self._scanned = self._scanned, len(pending)
-        if end < 0 and b"\n" not in pending[scanned:]:
-            limits = self._limits
-            if len(pending) <= min(limits.request_line, limits.header_bytes):
-                return
+        if scanned and pending.find(b"\r\n\r\n", max(0, scanned - 3)) < 0:
+            self._scanned = len(pending)
+            try:
+                self._check_unfinished(pending, scanned)
+            except ProtocolError as error:
+                self._refuse(error, bytes(pending[:64]))
+            return
         data = bytes(pending)
         pending.clear()
-        if not self._read_head(data):
-            self._pending += data
-        else:
+        if self._read_head(data):
             self._scanned = 0
+        else:
+            self._keep(data)
 
     def _read_head(self, data: bytes) -> bool:
         """Read one head and begin its request; False while the head is incomplete."""
@@ -360,25 +365,26 @@ class HTTP1Engine:
             self._refuse(error, data)
             return True
         self._response = _AWAITED
-        if len(data) != end + 4 or self._body_left:
-            self._read_rest(data[end + 4 :])
-        if not self._body_left and self.stream is stream:
+        if self._body_left:
+            self._await_body(data[end + 4 :])
+            return True
+        if len(data) != end + 4:
+            self._pending += data[end + 4 :]
+            if len(self._pending) > PIPELINE_HIGH_WATER:
+                self._pause()
+        if self.stream is stream:
             # The idle timer is left running: it will find the stream and do nothing.
             if self._timeouts.request is not None:
                 self._arm(self._timeouts.request, self._request_expired)
             stream.end()
         return True
 
-    def _read_rest(self, data: bytes) -> None:
-        """What came behind a head: its body, or requests sent ahead."""
-        if self._body_left:
+    def _await_body(self, data: bytes) -> None:
+        """A head announced a body; ``data`` is what has come of it."""
+        if data:
+            self._read_body(data)
+        elif not self._continue_due:
             self._arm(self._timeouts.body, self._body_expired)
-            if data:
-                self._read_body(data)
-        else:
-            self._pending += data
-            if len(self._pending) > PIPELINE_HIGH_WATER:
-                self._pause()
 
     def _read_odd_beginning(self, data: bytes) -> bool:
         """The head is incomplete, or empty lines come before it.
@@ -395,31 +401,38 @@ class HTTP1Engine:
         skipped = data[: len(data) - len(stripped)]
         if len(skipped) > 2 * MAX_LEADING_CRLF:
             raise ProtocolError("empty lines instead of a request")
-        if skipped == b"\r" and not stripped:
-            return False
+        if not stripped:
+            # The LF of the last CR is on its way.
+            skipped = skipped.removesuffix(b"\r")
         if skipped != _CRLF * (len(skipped) // 2):
             raise ProtocolError("a bare CR or LF before the request line")
         return bool(stripped) and self._read_head(stripped)
 
-    def _check_unfinished(self, data: bytes) -> None:
-        """Refuse what can never become an acceptable head, without waiting for it."""
+    def _check_unfinished(self, data: bytes | bytearray, scanned: int = 0) -> None:
+        """Refuse what can never become an acceptable head, without waiting for it.
+
+        What lies before ``scanned`` has been found good.
+        """
         if data[:2] == TLS_HANDSHAKE:
             raise ProtocolError(TLS_ON_PLAIN_PORT)
         limits = self._limits
+        if scanned and data[scanned - 1] == 0x0D:
+            scanned -= 1
         line_end = data.find(b"\n")
         if line_end < 0:
             if len(data) > limits.request_line + 1:
                 raise ProtocolError("the request line is over its limit", 414)
-            if b"\r" in data[:-1]:
+            if data.find(b"\r", scanned, len(data) - 1) >= 0:
                 raise ProtocolError("a bare CR in the request line")
             return
         if line_end > limits.request_line + 1:
             raise ProtocolError("the request line is over its limit", 414)
         if len(data) - line_end > limits.header_bytes + 4:
             raise ProtocolError("the header section is over its limit", 431)
-        if data.count(b"\n") != data.count(_CRLF):
+        if data.count(b"\n", scanned) != data.count(_CRLF, scanned):
             raise ProtocolError("a line of the head ends without CR")
-        self._read_request_line(data[: line_end - 1])
+        if line_end >= scanned:
+            self._read_request_line(bytes(data[: line_end - 1]))
 
     def _read_request_line(self, line: bytes) -> RequestLine:
         if len(line) > self._limits.request_line:
@@ -553,6 +566,9 @@ class HTTP1Engine:
                 upgrade = value.lower()
             elif name == b"expect":
                 head.expect_continue = value.lower() == b"100-continue"
+            elif name == b"proxy-connection":
+                # httptools heeds it, and takes no other message after a "close".
+                self._parser = None
             elif name == b"te":
                 members = split_tokens(value)
                 head.trailers_accepted = b"trailers" in members
@@ -643,6 +659,8 @@ class HTTP1Engine:
             self._continue_due = False
             if self._response == _AWAITED:
                 self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # Until now the client was not slow, it was polite.
+            self._arm(self._timeouts.body, self._body_expired)
 
     def _pause(self) -> None:
         if not self._paused:
@@ -798,7 +816,7 @@ class HTTP1Engine:
         else:
             self._response = _UNTIL_CLOSE
         self._write(block + body)
-        if not more and self._response != _TRAILERS:
+        if not more and not trailers:
             self._finish_response()
 
     def body(self, data: bytes, more: bool, trailers: bool = False) -> None:
@@ -830,11 +848,13 @@ class HTTP1Engine:
                 self._write(data)
         elif state == _UNTIL_CLOSE and data:
             self._write(data)
-        if not more and self._response != _TRAILERS:
+        if not more and not trailers:
             self._finish_response()
 
     def trailers(self, headers: Headers) -> None:
-        """Complete a chunked response with trailers (RFC 9112 section 7.1.2).
+        """Complete a response with trailers (RFC 9112 section 7.1.2).
+
+        One without a body has none, but waits for them all the same.
 
         :raises IllegalMessage: for fields that cannot be sent.
         """
@@ -1016,7 +1036,8 @@ class HTTP1Engine:
         """The head did not come in time; only one that began is owed an answer."""
         if self.stream is not None or self._body_left:
             return
-        if not self._pending:
+        # An empty line is no part of a head.
+        if not self._pending.strip(_CRLF):
             self.wire.close()
         else:
             late = ProtocolError("the request head took longer than its limit", 408)
@@ -1050,7 +1071,7 @@ def read_request_line(line: bytes) -> RequestLine:
         raise ProtocolError(f"invalid method {method[:40]!r}")
     if not _TARGET.fullmatch(target):
         raise ProtocolError(f"invalid request target {target[:100]!r}")
-    if method == b"CONNECT":
+    if method.upper() == b"CONNECT":
         # RFC 9110 section 9.3.6: only a proxy can mean anything by it.
         raise ProtocolError("CONNECT is not implemented", 501)
     target, authority = _read_target(method, target)
@@ -1068,7 +1089,8 @@ def read_request_line(line: bytes) -> RequestLine:
 
 def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     """RFC 9112 section 3.2: path and query, and the host of an absolute target."""
-    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
+    options = method.upper() == b"OPTIONS"
+    if target[:1] == b"/" or (target == b"*" and options):
         return target, None
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
@@ -1077,7 +1099,7 @@ def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     if not authority:
         raise ProtocolError("a request target without a host")
     check_host(authority)
-    if not rest and method == b"OPTIONS":
+    if not rest and options:
         return b"*", authority
     return rest if rest[:1] == b"/" else b"/" + rest, authority
 
