@@ -225,6 +225,7 @@ class Serving(CLITestCase):
         )
         self.assertEqual(process.stop(), 0)
         self.assertEqual(len(process.stdout.splitlines()), 1)
+        self.assertNotIn('"GET /"', process.stderr)
         for line in process.stderr.splitlines():
             self.assertRegex(line, r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO     \w")
 

