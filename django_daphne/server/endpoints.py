@@ -163,6 +163,11 @@ class SocketListener(Listener):
     ) -> None:
         self.bind = bind
         self.sockets = tuple(sockets)
+        for sock in sockets:
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                # Accepted connections inherit it. asyncio sets it too, but only where
+                # the listening socket was made with the number of TCP.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = sockets[0].getsockname()
         self.url = _url(bind, sockets[0], "http" if context is None else "https")
         self._backlog = backlog
@@ -189,15 +194,18 @@ class SocketListener(Listener):
             )
         try:
             for sock in self.sockets:
-                self._servers.append(
-                    # Both loops take Unix sockets here too, and remove no file then.
-                    await loop.create_server(
-                        make_protocol, sock=sock, backlog=self._backlog, **tls
-                    )
-                )
+                # uvloop would keep a refusal to itself.
+                sock.listen(self._backlog)
         except OSError as error:
             self.stop_accepting()
             raise explain(self.bind, error) from None
+        for sock in self.sockets:
+            self._servers.append(
+                # Both loops take Unix sockets here too, and remove no file then.
+                await loop.create_server(
+                    make_protocol, sock=sock, backlog=self._backlog, **tls
+                )
+            )
 
     def stop_accepting(self) -> None:
         if self._file is not None:
@@ -334,7 +342,9 @@ def _refuse_overlap(listeners: Sequence[Listener]) -> None:
         for sock in listener.sockets:
             for family, host, port in _claims(sock):
                 for other_family, other_host, other_port, other in claimed:
-                    if (family, port) != (other_family, other_port):
+                    if other is listener.bind or (
+                        (family, port) != (other_family, other_port)
+                    ):
                         continue
                     wild = {IPV4_ANY, IPV6_ANY} & {host, other_host}
                     if host == other_host or wild:
