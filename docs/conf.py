@@ -2,8 +2,8 @@
 
 Names of Python, Django and Channels link to their documentation. The inventories that
 say where each name is are kept here as text (``inventories/*.txt``: name, role,
-priority, place, title), only with the names we mention, so that a build needs no network
-and says the same everywhere.
+priority, place, title), only with the names we mention, so that a build needs no
+network and says the same everywhere.
 """
 
 import sys
