@@ -149,13 +149,14 @@ def _set_owner_and_mode(bind: Bind, group: int | None) -> None:
     try:
         if group is not None:
             os.chown(bind.path, -1, group, follow_symlinks=False)
-        os.chmod(bind.path, bind.mode)
-    except PermissionError:
+    except OSError as error:
         raise refusal(
             bind,
-            f"this user may not give the socket to group {bind.group!r}; make it a "
-            f"member.",
+            f"this user may not give the socket to group {bind.group!r} "
+            f"({error.strerror}); make it a member.",
         ) from None
+    try:
+        os.chmod(bind.path, bind.mode)
     except OSError as error:
         raise explain(bind, error) from None
 
