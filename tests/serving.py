@@ -208,47 +208,46 @@ class Reader:
 
     def __init__(self, receive: Callable[[int], bytes]) -> None:
         self._receive = receive
-        self._held = b""
+        self._held = bytearray()
 
     def read_some(self) -> bytes:
         """What is held, or else what one read gives; empty at the end."""
-        held, self._held = self._held, b""
-        return held or self._receive(65536)
+        return self._take(len(self._held)) or self._receive(65536)
 
     def read_until(self, mark: bytes) -> bytes:
         """Everything up to and with ``mark``; what was read beyond is held."""
         while mark not in self._held:
             self._hold_more(f"no {mark!r}")
-        end = self._held.index(mark) + len(mark)
-        found, self._held = self._held[:end], self._held[end:]
-        return found
+        return self._take(self._held.index(mark) + len(mark))
 
     def read_exactly(self, size: int) -> bytes:
         while len(self._held) < size:
             self._hold_more(f"{size} bytes expected")
-        found, self._held = self._held[:size], self._held[size:]
-        return found
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
 
     def _hold_more(self, complaint: str) -> None:
         data = self._receive(65536)
         if not data:
-            raise EOFError(f"{complaint}: {self._held[-200:]!r}")
+            raise EOFError(f"{complaint}: {bytes(self._held[-200:])!r}")
         self._held += data
 
     def read_to_end(self) -> bytes:
         """Everything until the server closes."""
-        parts = [self._held]
-        self._held = b""
         while data := self._receive(65536):
-            parts.append(data)
-        return b"".join(parts)
+            self._held += data
+        return self._take(len(self._held))
 
     def ended(self) -> bool:
         """Wait for the next byte or the end; whether it is the end."""
         if self._held:
             return False
         try:
-            self._held = self._receive(65536)
+            self._held += self._receive(65536)
         except ConnectionResetError:
             return True
         return not self._held
@@ -284,7 +283,7 @@ class Reader:
                 answer.body = self.read_exactly(int(length))
                 answer.complete = True
             except (EOFError, ConnectionResetError):
-                answer.body, self._held = self._held, b""
+                answer.body = self._take(len(self._held))
         else:
             try:
                 answer.body = self.read_to_end()
@@ -293,6 +292,7 @@ class Reader:
                 pass
 
     def _read_chunks(self, answer: Answer) -> None:
+        data = bytearray()
         try:
             while True:
                 line = self.read_until(b"\r\n")
@@ -301,7 +301,7 @@ class Reader:
                 size = int(line, 16)
                 if not size:
                     break
-                answer.body += self.read_exactly(size)
+                data += self.read_exactly(size)
                 if self.read_exactly(2) != b"\r\n":
                     raise AssertionError("a chunk does not end with CRLF")
             while line := self.read_until(b"\r\n")[:-2]:
@@ -309,6 +309,7 @@ class Reader:
             answer.complete = True
         except (EOFError, ConnectionResetError):
             pass
+        answer.body = bytes(data)
 
 
 class Client(Reader):

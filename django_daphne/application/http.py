@@ -224,7 +224,7 @@ class HTTPStream:
                 extra={"scope": self.scope},
             )
             self._answer_500(None)
-        elif state is _IN_BODY or state is _IN_TRAILERS:
+        elif state:
             if not self._farewell:
                 server_log.error(
                     "The application returned before the end of its response to %s %s",
@@ -232,7 +232,8 @@ class HTTPStream:
                     self.scope["path"],
                     extra={"scope": self.scope},
                 )
-            self._give_up()
+            if state is not _IN_UNWANTED_TRAILERS:
+                self._give_up()
 
     def _give_up(self) -> None:
         """The body will not be completed."""
@@ -243,10 +244,23 @@ class HTTPStream:
         self._complete()
 
     def _answer_500(self, error: BaseException | None) -> None:
-        status, headers, body = 500, _PLAIN_TEXT, b"500 Internal Server Error\n"
-        page = self.context.error_page
-        if error is not None and page is not None:
-            status, headers, body = page(self.scope, error) or (status, headers, body)
+        if error is None or not self._answer_page(error):
+            self._answer(500, _PLAIN_TEXT, b"500 Internal Server Error\n")
+
+    def _answer_page(self, error: BaseException) -> bool:
+        """Answer with the page that the layer above has for ``error``, if any."""
+        if self.context.error_page is None:
+            return False
+        try:
+            page = self.context.error_page(self.scope, error)
+            if page is not None:
+                self._answer(*page)
+        except Exception:
+            server_log.exception("The page for an error failed")
+            return False
+        return page is not None
+
+    def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         self._status = status
         self._sent = len(body)
         self.engine.start(status, headers, body, False, False)
@@ -314,8 +328,12 @@ class HTTPStream:
             await self._wait_writable()
 
     async def _wait_writable(self) -> None:
-        while not self.wire.writable and self._state is not _COMPLETE:
-            if self._state is _LOST:
+        while not self.wire.writable:
+            state = self._state
+            if state is _COMPLETE or state is _IN_UNWANTED_TRAILERS:
+                # What the wire carries now is another's.
+                return
+            if state is _LOST:
                 raise ClientDisconnected
             await self._wait_to_write()
 
@@ -374,7 +392,7 @@ class HTTPStream:
             if self._event_stream and self.context.draining:
                 self.say_goodbye()
         elif trailers:
-            self._state = _IN_TRAILERS
+            self._await_trailers()
         else:
             self._complete()
 
@@ -388,18 +406,29 @@ class HTTPStream:
         self._sent += len(body)
         if not more:
             if trailers:
-                self._state = _IN_TRAILERS
+                self._await_trailers()
             else:
                 self._complete()
+
+    def _await_trailers(self) -> None:
+        if self._trailers_accepted:
+            self._state = _IN_TRAILERS
+        else:
+            # The client has its whole response; only the application does not know.
+            self._complete()
+            self._state = _IN_UNWANTED_TRAILERS
 
     def _send_trailers(self, message: Message) -> None:
         fields = list(message.get("headers", ()))
         self._headers = [*self._trailer_fields, *fields]
         self._trailer_fields = self._headers
         if not message.get("more_trailers", False):
-            if self._trailers_accepted:
-                self.engine.trailers(self._headers)
+            self.engine.trailers(self._headers)
             self._complete()
+
+    def _drop_trailers(self, message: Message) -> None:
+        if not message.get("more_trailers", False):
+            self._state = _COMPLETE
 
     def _send_early_hint(self, message: Message) -> None:
         links = [(b"link", link) for link in message.get("links", ())]
@@ -427,7 +456,14 @@ class HTTPStream:
             if self.scope["method"] == "HEAD":
                 await self.send({"type": "http.response.body"})
                 return
-            while chunk := await loop.run_in_executor(None, file.read, FILE_CHUNK):
+            left = size
+            # A file that grows meanwhile is sent as long as it was.
+            while left and (
+                chunk := await loop.run_in_executor(
+                    None, file.read, min(left, FILE_CHUNK)
+                )
+            ):
+                left -= len(chunk)
                 await self.send(
                     {"type": "http.response.body", "body": chunk, "more_body": True}
                 )
@@ -484,6 +520,10 @@ _IN_BODY = _State(
 )
 _IN_TRAILERS = _State(
     "after the response's body", {"http.response.trailers": HTTPStream._send_trailers}
+)
+#: The same for a client that takes none: its response is complete.
+_IN_UNWANTED_TRAILERS = _State(
+    "after the response's body", {"http.response.trailers": HTTPStream._drop_trailers}
 )
 _COMPLETE = _State("after the response is complete", {})
 #: The client has gone; whoever waited in ``receive`` may cancel the sender yet.

@@ -12,8 +12,11 @@ takes what we have written.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,6 +41,10 @@ WRITE_HIGH_WATER = 64 * 1024
 #: How long a closing connection waits for its last bytes to be taken, where the WRITE
 #: timeout is disabled: a closed connection is nobody's to wait for.
 CLOSE_TIMEOUT = 60.0
+
+
+#: SO_LINGER on, for 0 seconds: closing resets the connection.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.Protocol):
@@ -160,6 +167,11 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._stop_listening()
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Transports abort with a FIN, which a client takes for an end in order.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def switch(self, engine: Engine) -> None:
@@ -231,7 +243,7 @@ class Connection(asyncio.Protocol):
             self._watch_writing()
             return
         protocol_log.info("%s took nothing of the response in time", self._name())
-        self.transport.abort()
+        self.abort()
 
     # -- Requests ----------------------------------------------------------------------
 
