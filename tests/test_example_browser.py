@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import urllib.parse
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.test import SimpleTestCase, tag
@@ -88,6 +88,31 @@ class Window:
         window.page.goto(self.server.url + ROOM)
         window.wait_for_connection()
         return window
+
+
+def everything(content: dict[str, Any]) -> bool:
+    return True
+
+
+class Wire:
+    """Between a window and the server; loses what ``carries`` says no to.
+
+    What it carries, it delivers so many ``times``, in both directions.
+    """
+
+    def __init__(self) -> None:
+        self.times = 1
+        self.carries: Callable[[dict[str, Any]], bool] = everything
+
+    def __call__(self, page: WebSocketRoute) -> None:
+        server = page.connect_to_server()
+        page.on_message(lambda frame: self.carry(frame, server))
+        server.on_message(lambda frame: self.carry(frame, page))
+
+    def carry(self, frame: str | bytes, end: WebSocketRoute) -> None:
+        if self.carries(json.loads(frame)):
+            for _ in range(self.times):
+                end.send(frame)
 
 
 class BrowserTestCase(SimpleTestCase):
@@ -204,40 +229,57 @@ class Conversations:
         self.assertSaid(said, demo)
 
     def test_an_answer_that_is_lost_makes_no_second_message(self) -> None:
-        with self.deaf_window() as (demo, hear_again):
-            friend = self.window("friend")
-            demo.write("Did you get this?")
-            # It has arrived, and its author cannot know.
-            expect(friend.messages).to_have_count(7)
-            expect(demo.pending).to_have_count(1)
-            # What waits survives the page.
-            hear_again()
-            demo.page.reload()
-            demo.wait_for_connection()
-            self.assertSaid(["Did you get this?"], demo, friend)
+        demo, wire = self.wired_window()
+        friend = self.window("friend")
+        wire.carries = lambda content: "message" not in content["type"]
+        demo.write("Did you get this?")
+        expect(friend.messages).to_have_count(7)
+        expect(demo.pending).to_have_count(1)
+        wire.carries = everything
+        demo.page.reload()
+        demo.wait_for_connection()
+        self.assertSaid(["Did you get this?"], demo, friend)
 
-    @contextmanager
-    def deaf_window(self) -> Iterator[tuple[Window, Any]]:
-        """A window that speaks, and hears nothing of messages."""
-        demo = self.window(None)
-        deaf = True
+    def test_what_never_left_survives_a_reload(self) -> None:
+        demo, wire = self.wired_window()
+        friend = self.window("friend")
+        wire.carries = lambda content: content["type"] != "send"
+        demo.write("Wait", "for me")
+        expect(demo.pending).to_have_count(2)
+        wire.carries = everything
+        demo.page.reload()
+        demo.wait_for_connection()
+        self.assertSaid(["Wait", "for me"], demo, friend)
 
-        def carry(route: WebSocketRoute) -> None:
-            server = route.connect_to_server()
+    def test_what_gets_lost_is_missed_and_asked_for(self) -> None:
+        demo, wire = self.wired_window()
+        friend = self.window("friend")
+        lost = ["One"]
+        wire.carries = lambda content: (
+            not (content["type"] == "message" and content["message"]["text"] in lost)
+        )
+        friend.write("One", "Two", "Three")
+        self.assertSaid(["One", "Two", "Three"], demo)
+        # Nothing follows the fourth but a heartbeat.
+        lost.append("Four")
+        friend.write("Four")
+        self.assertSaid(["One", "Two", "Three", "Four"], demo)
 
-            def back(frame: str | bytes) -> None:
-                if not deaf or "author" not in str(frame):
-                    route.send(frame)
+    def test_what_is_told_twice_is_said_once(self) -> None:
+        demo, wire = self.wired_window()
+        friend = self.window("friend")
+        wire.times = 2
+        wire.carries = lambda content: content.get("message", {}).get("text") != "One"
+        friend.write("One", "Two")
+        expect(demo.messages).to_have_count(8)
+        demo.write("Three", "Four")
+        self.assertSaid(["One", "Two", "Three", "Four"], demo, friend)
 
-            server.on_message(back)
-
-        def hear_again() -> None:
-            nonlocal deaf
-            deaf = False
-
-        demo.page.route_web_socket("**/ws/**", carry)
-        demo.log_in("demo")
-        yield demo, hear_again
+    def wired_window(self) -> tuple[Window, Wire]:
+        window, wire = self.window(None), Wire()
+        window.page.route_web_socket("**/ws/**", wire)
+        window.log_in("demo")
+        return window, wire
 
     def test_who_is_here(self) -> None:
         demo = self.window("demo")
