@@ -113,7 +113,7 @@ class FakeStream:
         self.untaken = 0
         self.ended = False
         self.answered = False
-        self.resets: list[str] = []
+        self.resets: list[tuple[str, int]] = []
 
     def data(self, chunk: bytes) -> None:
         assert chunk
@@ -125,9 +125,9 @@ class FakeStream:
         assert not self.ended, "the end was told twice"
         self.ended = True
 
-    def reset(self, reason: str) -> None:
+    def reset(self, reason: str, status: int = 0) -> None:
         assert not self.resets
-        self.resets.append(reason)
+        self.resets.append((reason, status))
 
     def writable_again(self) -> None: ...
     def drain(self) -> None: ...
@@ -1517,7 +1517,7 @@ class Time(unittest.TestCase):
             conversation.wire.expire(3)
             (answer,) = conversation.answers()
             self.assertEqual(answer.status, 408)
-            self.assertEqual(len(conversation.stream.resets), 1)
+            self.assertEqual([r[1] for r in conversation.stream.resets], [408])
 
     def test_a_body_that_stalls_while_the_answer_is_sent(self) -> None:
         conversation = self.talk(post(b"hello")[:-1])
@@ -1525,7 +1525,7 @@ class Time(unittest.TestCase):
         conversation.wire.expire(3)
         (answer,) = conversation.answers()
         self.assertFalse(answer.complete)
-        self.assertEqual(len(conversation.stream.resets), 1)
+        self.assertEqual([r[1] for r in conversation.stream.resets], [0])
 
     def test_time_in_which_we_do_not_read_is_not_the_clients(self) -> None:
         conversation = self.talk(post(b"x" * 200_000)[:-10])
@@ -1545,7 +1545,7 @@ class Time(unittest.TestCase):
             conversation.wire.expire(4)
             (answer,) = conversation.answers()
             self.assertEqual(answer.status, 503)
-            self.assertEqual(len(conversation.stream.resets), 1)
+            self.assertEqual([r[1] for r in conversation.stream.resets], [503])
             conversation = self.talk(data, request=4)
             conversation.engine.start(200, [], b"a", True, False)
             conversation.wire.expire(4)

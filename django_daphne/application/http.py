@@ -143,12 +143,14 @@ class HTTPStream:
         if self._writers is not None:
             self._writers.wake()
 
-    def reset(self, reason: str) -> None:
-        """Nothing can be sent any more."""
+    def reset(self, reason: str, status: int = 0) -> None:
+        """Nothing can be sent any more; the client was answered ``status`` instead."""
         if not self._state:
             return
         self._gone = True
-        self._log(self._status or CLIENT_CLOSED_REQUEST)
+        if self._state is _BEFORE_START or self._state is _HEAD_HELD:
+            self._status = status or CLIENT_CLOSED_REQUEST
+        self._log(self._status)
         protocol_log.debug("%s: %s", self.scope["path"], reason)
         if self._readers:
             self._state = _LOSING

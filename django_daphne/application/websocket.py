@@ -148,11 +148,11 @@ class WebSocketStream:
 
     def end(self) -> None: ...
 
-    def reset(self, reason: str) -> None:
+    def reset(self, reason: str, status: int = 0) -> None:
         """The client went before the application decided."""
         if self._disconnect is None:
             protocol_log.debug("%s: %s", self.scope["path"], reason)
-            self._log("reject", CLIENT_CLOSED_REQUEST)
+            self._log("reject", status or CLIENT_CLOSED_REQUEST)
             self._finish(ABNORMAL, reason)
 
     def writable_again(self) -> None:
@@ -187,12 +187,12 @@ class WebSocketStream:
 
     def failed(self, code: int, reason: str, /) -> None:
         client = self.scope["client"]
-        protocol_log.warning(
+        protocol_log.info(
             "%s: %s (%d)",
             "{}:{}".format(*client) if client else "a local client",
             reason,
             code,
-            extra={"status": code, "client": client, "data": b""},
+            extra={"reason": reason, "status": code, "client": client, "data": b""},
         )
 
     def closed(self, code: int, reason: str, /) -> None:

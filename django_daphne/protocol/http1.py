@@ -176,8 +176,11 @@ class Stream(Protocol):
     def end(self) -> None:
         """The request's body is complete."""
 
-    def reset(self, reason: str) -> None:
-        """The client has gone or broken the protocol; nothing can be sent any more."""
+    def reset(self, reason: str, status: int = 0) -> None:
+        """Nothing can be sent any more: the client has gone or is not served further.
+
+        ``status`` is what it was answered with in the stream's place, or 0.
+        """
 
     def writable_again(self) -> None:
         """The wire takes bytes again."""
@@ -198,7 +201,7 @@ class _Flushing:
 
     def data(self, chunk: bytes, /) -> None: ...
     def end(self) -> None: ...
-    def reset(self, reason: str) -> None: ...
+    def reset(self, reason: str, status: int = 0) -> None: ...
     def writable_again(self) -> None: ...
     def drain(self) -> None: ...
 
@@ -1000,14 +1003,16 @@ class HTTP1Engine:
         """A request turned out bad after the application had begun on it."""
         stream, self.stream = self.stream, None
         self._report(str(error), error.status, data[:64])
+        status = 0
         if self._response == _AWAITED:
-            self._answer(error.status, error.headers)
+            status = error.status
+            self._answer(status, error.headers)
         elif self._discarding:
             self.wire.close()
         else:
             self.abort()
         if stream is not None:
-            stream.reset(str(error))
+            stream.reset(str(error), status)
 
     # -- Time --------------------------------------------------------------------------
 
