@@ -16,6 +16,8 @@ import time
 from email.utils import formatdate
 from typing import Protocol
 
+from ..application.context import server_log
+
 #: Seconds between ticks: the most that a timeout is late, and four wake-ups a second.
 TICK = 0.25
 
@@ -76,6 +78,7 @@ class Clock:
         self._due.setdefault(tick, []).append(entry)
 
     def _tick(self) -> None:
+        self._handle = self._loop.call_later(TICK, self._tick)
         # A blocked loop misses ticks; the connections filed under them are not lost.
         last = self.now
         self.seconds = seconds = self._loop.time()
@@ -87,8 +90,11 @@ class Clock:
                 for entry in due.pop(tick, ()):
                     if entry.filed == tick:
                         entry.filed = 0
-                        entry.tick(now)
-        self._handle = self._loop.call_later(TICK, self._tick)
+                        try:
+                            entry.tick(now)
+                        except Exception:
+                            # One connection's fault must not stop all others' time.
+                            server_log.exception("A timeout failed")
 
     def _make_date_line(self) -> None:
         second = int(time.time())
