@@ -189,6 +189,25 @@ class WebSocketEngine:
     def receive_data(self, data: bytes, /) -> None:
         self._heard = True
         if self._quiet:
+            # One short text, alone in its read: what a conversation is made of. It is
+            # all said again, for every case, in _read_ordinary.
+            length = len(data) - 6
+            if (
+                0 <= length < 126
+                and data[1] == length + 0x80
+                and data[0] == _TEXT
+                and length <= self._largest
+            ):
+                mask = (data[2:6] * (length // 4 + 1))[:length]
+                payload = (_from_bytes(data[6:]) ^ _from_bytes(mask)).to_bytes(length)
+                try:
+                    message = payload.decode()
+                except UnicodeDecodeError:
+                    self._read(data, patient=True)
+                    return
+                if not self._receiver.message(message, length):
+                    self._wait(_FOR_ROOM, b"")
+                return
             data = self._read_ordinary(data)
             if data:
                 self._read(data, patient=True)
@@ -290,11 +309,11 @@ class WebSocketEngine:
             if length > 125:
                 if length == 126:
                     begin += 2
-                    length = _from_bytes(data[end + 2 : end + 4], "big")
+                    length = _from_bytes(data[end + 2 : end + 4])
                     minimal = length > 125
                 else:
                     begin += 8
-                    length = _from_bytes(data[end + 2 : end + 10], "big")
+                    length = _from_bytes(data[end + 2 : end + 10])
                     minimal = length > 0xFFFF
                 if not minimal:
                     break
@@ -306,10 +325,9 @@ class WebSocketEngine:
                 payload = unmask(data[begin - 4 : begin], data[begin:stop])
             else:
                 mask = (data[begin - 4 : begin] * (length // 4 + 1))[:length]
-                payload = (
-                    _from_bytes(data[begin:stop], "little")
-                    ^ _from_bytes(mask, "little")
-                ).to_bytes(length, "little")
+                payload = (_from_bytes(data[begin:stop]) ^ _from_bytes(mask)).to_bytes(
+                    length
+                )
             if first == _TEXT:
                 try:
                     message: str | bytes = payload.decode()
@@ -448,7 +466,7 @@ class WebSocketEngine:
         """RFC 6455 section 7.1.7: say why, and stop listening."""
         if self._open:
             told = _REASONS.get(code, reason).encode()[:MAX_REASON]
-            self.wire.write(_control(0x88, code.to_bytes(2, "big") + told))
+            self.wire.write(_control(0x88, code.to_bytes(2) + told))
         self._receiver.failed(code, reason)
         self._end(code, _REASONS.get(code, reason))
         self.wire.linger()
@@ -475,9 +493,9 @@ class WebSocketEngine:
             if length < 126:
                 header = bytes((first, length))
             elif length <= 0xFFFF:
-                header = b"%c\x7e%b" % (first, length.to_bytes(2, "big"))
+                header = b"%c\x7e%b" % (first, length.to_bytes(2))
             else:
-                header = b"%c\x7f%b" % (first, length.to_bytes(8, "big"))
+                header = b"%c\x7f%b" % (first, length.to_bytes(8))
             if length <= JOIN_LIMIT:
                 self.wire.write(header + payload)
             else:
@@ -532,9 +550,7 @@ class WebSocketEngine:
 
     def _ping_timed_out(self) -> None:
         # The peer may be there after all, behind a path that loses only one direction.
-        self.wire.write(
-            _control(0x88, INTERNAL_ERROR.to_bytes(2, "big") + b"ping timeout")
-        )
+        self.wire.write(_control(0x88, INTERNAL_ERROR.to_bytes(2) + b"ping timeout"))
         self._end(ABNORMAL, "ping timeout")
         self.wire.close()
 
@@ -577,9 +593,7 @@ def unmask(mask: bytes, payload: bytes) -> bytes:
             lanes[lane::4] = payload[lane::4].translate(_XOR_TABLES[key])
         return bytes(lanes)
     stream = (mask * (length // 4 + 1))[:length]
-    return (_from_bytes(payload, "little") ^ _from_bytes(stream, "little")).to_bytes(
-        length, "little"
-    )
+    return (_from_bytes(payload) ^ _from_bytes(stream)).to_bytes(length)
 
 
 _new_masker: Any = xormasker.create_xor_masker  # type: ignore[attr-defined]

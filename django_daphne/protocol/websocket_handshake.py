@@ -29,13 +29,14 @@ _OUR_VERSION = (
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-_PARAMETER = (
-    rb"[ \t]*+;[ \t]*+(%(token)s)"
-    rb'(?:[ \t]*+=[ \t]*+(?:(%(token)s)|"((?:[^"\\]|\\.)*+)"))?+'
-) % {b"token": TOKEN.pattern}
-_ONE_PARAMETER = re.compile(_PARAMETER)
+_VALUE = rb'(?:%b|"(?:[^"\\]|\\.)*")' % TOKEN.pattern
+_PARAMETER = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*%b)?" % (TOKEN.pattern, _VALUE)
+#: One member of the list: a name, its parameters, and the comma or the end.
 _EXTENSION = re.compile(
-    rb"[ \t,]*+(?:(%b)((?:%b)*+)[ \t]*+(?:,|$)|$)" % (TOKEN.pattern, _PARAMETER)
+    rb"[ \t,]*(?:(%b)((?:%b)*)[ \t]*(?:,|$)|$)" % (TOKEN.pattern, _PARAMETER)
+)
+_ONE_PARAMETER = re.compile(
+    rb"[ \t]*;[ \t]*(%b)(?:[ \t]*=[ \t]*(%b))?" % (TOKEN.pattern, _VALUE)
 )
 
 
@@ -160,18 +161,14 @@ def _read_extensions(lines: list[bytes]) -> tuple[Offer, ...]:
             position = match.end()
             if match[1] is not None:
                 parameters = tuple(
-                    (name.lower(), _value(token, quoted))
-                    for name, token, quoted in _split_parameters(match[2])
+                    (name.lower(), _unquote(value) if value else None)
+                    for name, value in _ONE_PARAMETER.findall(match[2])
                 )
                 offers.append(Offer(match[1].lower(), parameters))
     return tuple(offers)
 
 
-def _split_parameters(text: bytes) -> list[tuple[bytes, bytes | None, bytes | None]]:
-    return [(m[1], m[2], m[3]) for m in _ONE_PARAMETER.finditer(text)]
-
-
-def _value(token: bytes | None, quoted: bytes | None) -> bytes | None:
-    if quoted is None:
-        return token
-    return re.sub(rb"\\(.)", rb"\1", quoted)
+def _unquote(value: bytes) -> bytes:
+    if value[:1] != b'"':
+        return value
+    return re.sub(rb"\\(.)", rb"\1", value[1:-1])
