@@ -5,6 +5,8 @@ import os
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from django.conf import settings
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
@@ -13,6 +15,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 django_application = get_asgi_application()
 
 from example_project.chat.routing import websocket_urlpatterns  # noqa: E402
+
+if settings.DEBUG:
+    # `runserver` serves static files by itself, `runasgi` leaves them to the project.
+    # In production they are WhiteNoise's business, or the web server's in front.
+    django_application = ASGIStaticFilesHandler(django_application)
 
 application = ProtocolTypeRouter(
     {

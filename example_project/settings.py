@@ -141,7 +141,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # There is no MEDIA_URL: uploads leave through a view that knows who may have them.
 MEDIA_ROOT = Path(os.environ.get("EXAMPLE_MEDIA", BASE_DIR / "media"))
 
-# With DEBUG, runserver and urls.py serve static files. Without, run `collectstatic`
+# With DEBUG, runserver and asgi.py serve static files. Without, run `collectstatic`
 # and let WhiteNoise or the web server in front serve this directory.
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "static"

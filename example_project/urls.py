@@ -1,6 +1,5 @@
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.contrib.staticfiles.urls import staticfiles_urlpatterns
 from django.urls import include, path
 
 urlpatterns = [
@@ -12,6 +11,4 @@ urlpatterns = [
     ),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
-    # For `runasgi` with DEBUG; without DEBUG this is empty.
-    *staticfiles_urlpatterns(),
 ]
