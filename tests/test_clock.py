@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unittest
+import weakref
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -105,6 +106,34 @@ class ClockTests(unittest.TestCase):
         self.loop.now += 10
         self.loop.sleep(TICK)
         self.assertEqual([len(entry.ticks) for entry in entries], [1] * 20)
+
+    def test_what_is_forgotten_is_let_go(self) -> None:
+        entry = self.entry()
+        for seconds in (75, 10, 1):
+            entry.wake_in(seconds)
+        self.clock.forget(entry)
+        self.assertEqual(entry.filed, 0)
+        gone = weakref.ref(entry)
+        del entry
+        self.assertIsNone(gone())
+        self.loop.sleep(100)
+
+    def test_one_entry_may_forget_another_that_is_due(self) -> None:
+        first, second = self.entry(), self.entry()
+        first.wake_in(1)
+        second.wake_in(1)
+        ticked = []
+
+        def tick(now: int, other: Entry) -> None:
+            ticked.append(other)
+            self.clock.forget(other)
+
+        with (
+            mock.patch.object(first, "tick", lambda now: tick(now, second)),
+            mock.patch.object(second, "tick", lambda now: tick(now, first)),
+        ):
+            self.loop.sleep(2)
+        self.assertEqual(len(ticked), 1)
 
     def test_an_entry_that_fails_stops_no_other(self) -> None:
         first, second = self.entry(), self.entry()

@@ -49,7 +49,7 @@ class Clock:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._zero = self.seconds = loop.time()
-        self._due: dict[int, list[Timed]] = {}
+        self._due: dict[int, set[Timed]] = {}
         self._handle: asyncio.TimerHandle | None = None
         self._second = 0
         #: Ticks since the start; never 0, which means "not armed".
@@ -72,10 +72,19 @@ class Clock:
 
     def file(self, entry: Timed, tick: int) -> None:
         """Call ``entry.tick`` at ``tick``, unless it is filed for an earlier one."""
-        if entry.filed and entry.filed <= tick:
-            return
+        if entry.filed:
+            if entry.filed <= tick:
+                return
+            self.forget(entry)
         entry.filed = tick
-        self._due.setdefault(tick, []).append(entry)
+        self._due.setdefault(tick, set()).add(entry)
+
+    def forget(self, entry: Timed) -> None:
+        """Keep no hold of ``entry``: thousands that closed early would pile up."""
+        filed, entry.filed = entry.filed, 0
+        bucket = self._due.get(filed)
+        if bucket is not None:
+            bucket.discard(entry)
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(TICK, self._tick)

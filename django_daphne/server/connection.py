@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self.writable = False
         self._deadline = self._write_deadline = 0
+        self.clock.forget(self)
         self.write = _discard
         self._server.connections.discard(self)
         self.engine.connection_lost()
