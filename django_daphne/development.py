@@ -1,0 +1,152 @@
+"""What Django's ``runserver`` drives instead of its WSGI server.
+
+Django's command binds a server in one call, prints the address, and serves in the next;
+with ``--noreload`` it does so in the main thread, else in one that the reloader minds.
+Ours always runs its loop in a daemon thread of its own, so that both are alike: no
+signal is handled, Ctrl-C interrupts the thread that waits, and a view that blocks, be
+it the loop, holds up neither a reload nor the exit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import socketserver
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import thread as thread_pools
+from typing import cast
+
+from asgiref.sync import ThreadSensitiveContext
+
+from .application.context import Application, Receive, Scope, Send
+from .conf import get_config
+from .config import Config
+from .development_log import log_access, log_refusals
+from .server.threaded import ThreadedServer
+
+#: What WebSockets, event streams and the application's own cleaning up get when the
+#: process is about to go: enough to say goodbye, too short to be noticed.
+FAREWELL = 0.25
+
+#: Seconds that the draining itself may take, if anybody waits for it: the process does
+#: not wait longer than FAREWELL, so requests still in progress then end with it.
+GRACEFUL = 5.0
+
+#: Connections that the kernel completes before we accept them. Django's own server has
+#: 10, too few for a page of many files on a server that keeps no thread waiting.
+BACKLOG = 128
+
+
+class DevelopmentServer(socketserver.TCPServer):
+    """A ``server_cls`` for Django's ``runserver``.
+
+    Made, it is bound and listening. Like Django's, it may be mixed with
+    ``ThreadingMixIn``; without, as for ``--nothreading``, all synchronous code of the
+    application runs in one thread.
+
+    :raises OSError: when the address cannot be had; Django's command explains it.
+    :raises ConfigurationError: when ``DJANGO_DAPHNE`` is wrong.
+    """
+
+    allow_reuse_address = True
+    request_queue_size = BACKLOG
+
+    def __init__(
+        self,
+        server_address: tuple[str, int],
+        handler_class: type[socketserver.BaseRequestHandler],
+        *,
+        ipv6: bool = False,
+    ) -> None:
+        if ipv6:
+            self.address_family = socket.AF_INET6
+        self._config = development_config()
+        super().__init__(server_address, handler_class)
+        self.server_port: int = self.server_address[1]
+
+    def set_app(self, application: Application) -> None:
+        if not isinstance(self, socketserver.ThreadingMixIn):
+            application = in_one_thread(application, ThreadPoolExecutor(max_workers=1))
+        self._application = application
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve until :func:`leave`.
+
+        :raises LifespanFailed: when the application refuses to start.
+        """
+        server = ThreadedServer(
+            self._config, self._application, [self.socket], log_access=log_access
+        )
+        failures: list[BaseException] = []
+        # Waited for instead of the thread itself: before Python 3.13, an interrupted
+        # Thread.join() takes the thread for dead.
+        finished = threading.Event()
+
+        def serve() -> None:
+            try:
+                server.run()
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                finished.set()
+
+        _serving.append((server, finished))
+        with log_refusals():
+            threading.Thread(target=serve, name="django-daphne", daemon=True).start()
+            # Again and again, or Windows would not hear of Ctrl-C.
+            while not finished.wait(poll_interval):
+                pass
+        if failures:
+            raise failures[0]
+
+
+#: The servers of this process, in practice one, and what is set when each has ended.
+_serving: list[tuple[ThreadedServer, threading.Event]] = []
+
+
+def leave() -> None:
+    """Stop serving, as far as that takes no time, and let the interpreter exit.
+
+    To be called when the command ends, for whatever reason: an exit, a reload, Ctrl-C.
+    Django's server answers each request in a daemon thread, which dies with the
+    process. Synchronous views run in thread pools here, and an interpreter that exits
+    waits for each thread of each pool, daemon or not, unless it is struck off this
+    list.
+    """
+    if not _serving:
+        return
+    for server, _ in _serving:
+        server.stop()
+    for _, finished in _serving:
+        finished.wait(FAREWELL)
+    _serving.clear()
+    queues = cast(dict[threading.Thread, object], thread_pools._threads_queues)
+    for thread in tuple(queues):
+        if thread.daemon:
+            queues.pop(thread, None)
+
+
+def development_config() -> Config:
+    """``settings.DJANGO_DAPHNE``, for a server that is stopped many times a day.
+
+    :raises ConfigurationError: with everything that is wrong.
+    """
+    config = get_config()
+    timeouts = dataclasses.replace(
+        config.timeouts,
+        drain_delay=0,
+        graceful=GRACEFUL,
+        application_close=GRACEFUL,
+    )
+    return dataclasses.replace(config, bind=(), timeouts=timeouts)
+
+
+def in_one_thread(application: Application, thread: ThreadPoolExecutor) -> Application:
+    """``application``, whose thread-sensitive code all runs in ``thread``, in turn."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async with ThreadSensitiveContext(executor=thread):
+            await application(scope, receive, send)
+
+    return call
