@@ -720,7 +720,7 @@ class HTTP1Engine:
                 ):
                     # New for nearly every response, so it is not worth remembering.
                     length = int(value)
-                    length_line = b"Content-Length: %d" % length
+                    length_line = b"Content-Length: " + value
                     continue
                 line, kind = read_response_field(field)
                 if kind == ORDINARY:
