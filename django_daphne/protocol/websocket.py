@@ -70,10 +70,9 @@ JOIN_LIMIT = 64 * 1024
 #: each call, and nearly nothing for each byte.
 INTEGER_LIMIT = 1200
 
-# RFC 7.4.1: codes that stand in a close frame, and two that only describe its absence.
+# Section 7.4.1: codes for close frames, and two that only describe their absence.
 NORMAL = 1000
 GOING_AWAY = 1001
-PROTOCOL_ERROR = 1002
 NO_STATUS = 1005
 ABNORMAL = 1006
 INVALID_PAYLOAD = 1007
@@ -86,6 +85,8 @@ _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _DEFLATED_TEXT: Final = 0xC1
 _DEFLATED_BINARY: Final = 0xC2
+#: First bytes of control frames.
+_CLOSE: Final = 0x88
 _PING: Final = 0x89
 _PONG: Final = 0x8A
 
@@ -362,11 +363,11 @@ class WebSocketEngine:
             if first == _DEFLATED_TEXT:
                 return inflated.decode(), len(inflated)
         except InflatedTooLarge as error:
-            self._fail(TOO_BIG, str(error))
+            self.fail(TOO_BIG, str(error))
         except NotDeflated as error:
-            self._fail(INVALID_PAYLOAD, f"a message is not deflate data: {error}")
+            self.fail(INVALID_PAYLOAD, f"a message is not deflate data: {error}")
         except UnicodeDecodeError:
-            self._fail(INVALID_PAYLOAD, "a text message is not UTF-8")
+            self.fail(INVALID_PAYLOAD, "a text message is not UTF-8")
         else:
             return inflated, len(inflated)
         return None
@@ -456,17 +457,13 @@ class WebSocketEngine:
         self._end(NO_STATUS if code is None else code, reason or "")
         self.wire.close()
 
-    def failed(self, code: int, reason: str) -> None:
-        """The peer broke the protocol."""
-        self._fail(code, reason)
-
     # -- Ends --------------------------------------------------------------------------
 
-    def _fail(self, code: int, reason: str) -> None:
-        """RFC 6455 section 7.1.7: say why, and stop listening."""
+    def fail(self, code: int, reason: str) -> None:
+        """The peer broke the protocol: say how, and stop listening (section 7.1.7)."""
         if self._open:
             told = _REASONS.get(code, reason).encode()[:MAX_REASON]
-            self.wire.write(_control(0x88, code.to_bytes(2) + told))
+            self.wire.write(_control(_CLOSE, code.to_bytes(2) + told))
         self._receiver.failed(code, reason)
         self._end(code, _REASONS.get(code, reason))
         self.wire.linger()
@@ -550,7 +547,7 @@ class WebSocketEngine:
 
     def _ping_timed_out(self) -> None:
         # The peer may be there after all, behind a path that loses only one direction.
-        self.wire.write(_control(0x88, INTERNAL_ERROR.to_bytes(2) + b"ping timeout"))
+        self.wire.write(_control(_CLOSE, INTERNAL_ERROR.to_bytes(2) + b"ping timeout"))
         self._end(ABNORMAL, "ping timeout")
         self.wire.close()
 
@@ -806,7 +803,7 @@ class _Frames(WebSocketServerProtocol):
         if self.state != WebSocketProtocol.STATE_CLOSED:
             self.failedByMe = True
             self.state = WebSocketProtocol.STATE_CLOSED
-            self.engine.failed(code, reason)
+            self.engine.fail(code, reason)
 
     def dropConnection(self, abort: bool = False) -> None:
         self.state = WebSocketProtocol.STATE_CLOSED
