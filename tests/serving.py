@@ -393,6 +393,7 @@ class Process:
             values = {"BIND": ["127.0.0.1:0"], **(settings or {})}
             command = ["-m", "tests.serving", application, json.dumps(values)]
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        variables["ASGI_APPS_TALK"] = "1"
         variables.update(environment or {})
         # A file, not a pipe: nobody need read it for the server to go on.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
