@@ -37,6 +37,12 @@ SEND_GRACE = 0.25
 #: What is read from a file at once for ``http.response.pathsend``.
 FILE_CHUNK = 256 * 1024
 
+#: What an application may send without waiting, before others have their turn. As long
+#: as the client keeps up, nothing else in ``send`` waits; and a client's going is only
+#: learnt of in between. A message counts for its bytes and some more.
+TURN = 256 * 1024
+MESSAGE_COST = 1024
+
 #: nginx's "client closed request": what the access log says when nobody was answered.
 CLIENT_CLOSED_REQUEST = 499
 
@@ -104,6 +110,8 @@ class HTTPStream:
     _headers: Headers = []
     _status = 0
     _sent = 0
+    #: What of it counts against TURN.
+    _turn = 0
     _started = 0.0
     _trailers = False
     _trailers_accepted = False
@@ -398,7 +406,7 @@ class HTTPStream:
         else:
             self._complete()
 
-    def _send_body(self, message: Message) -> None:
+    def _send_body(self, message: Message) -> Awaitable[None] | None:
         body = message.get("body", b"")
         more = message.get("more_body", False)
         if type(body) is not bytes:
@@ -411,6 +419,12 @@ class HTTPStream:
                 self._await_trailers()
             else:
                 self._complete()
+            return None
+        self._turn += len(body) + MESSAGE_COST
+        if self._turn < TURN:
+            return None
+        self._turn = 0
+        return asyncio.sleep(0)
 
     def _await_trailers(self) -> None:
         if self._trailers_accepted:

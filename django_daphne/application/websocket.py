@@ -50,6 +50,11 @@ from .waiters import Waiters
 #: An empty message has no bytes to count, and each costs the application some work.
 MAX_QUEUED = 256
 
+#: Messages that an application may send without waiting, before others have their turn:
+#: as long as the client keeps up, nothing else in ``send`` waits, and a client's going
+#: is only learnt of in between.
+TURN = 64
+
 #: Fields of the accepting response that say how the connection goes on: ours to send.
 _OURS = frozenset({b"connection", b"upgrade", b"content-length", b"transfer-encoding"})
 
@@ -101,7 +106,7 @@ class WebSocketStream:
     __slots__ = (
         "_capacity", "_carrier", "_denial", "_disconnect", "_engine", "_full",
         "_handshake", "_queue", "_queued", "_started", "_state", "_task", "_timer",
-        "_waiter", "_writers", "context", "scope", "wire",
+        "_turn", "_waiter", "_writers", "context", "scope", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +131,7 @@ class WebSocketStream:
         self._queue: list[str | bytes | _Connect] = [_CONNECT]
         self._queued = 0
         self._capacity = context.websocket.queue_bytes
+        self._turn = 0
         self._full = False
         self._disconnect: Message | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -305,6 +311,10 @@ class WebSocketStream:
         handler(self, message)
         if not self.wire.writable:
             await self._wait_writable()
+        self._turn += 1
+        if self._turn >= TURN:
+            self._turn = 0
+            await asyncio.sleep(0)
 
     async def _wait_writable(self) -> None:
         while not self.wire.writable and (
