@@ -505,6 +505,13 @@ class FaultTests(unittest.TestCase):
         conversation.feed(b"\x83\x80")
         self.check(conversation, 1002)
 
+    def test_limits_below_the_shortest_length(self) -> None:
+        for opcode in (TEXT, BINARY):
+            conversation = Conversation(max_message_size=10)
+            conversation.feed(frame(opcode, b"x" * 10), frame(opcode, b"x" * 11))
+            self.assertEqual(len(conversation.receiver.messages), 1)
+            self.check(conversation, 1009)
+
     def test_what_fits_exactly_is_taken(self) -> None:
         conversation = Conversation(max_message_size=1000, max_frame_size=500)
         conversation.feed(

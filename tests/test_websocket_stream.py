@@ -18,7 +18,12 @@ import websockets.sync.client
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.test import SimpleTestCase
 
-from django_daphne.application.websocket import MAX_QUEUED
+from django_daphne.application.context import Context, Peer
+from django_daphne.application.websocket import MAX_QUEUED, WebSocketStream
+from django_daphne.config import build_config
+from django_daphne.errors import ProtocolError
+from django_daphne.protocol.http1 import Head
+from django_daphne.protocol.websocket_handshake import Handshake
 
 from .serving import PATIENCE, Answer, Serving, serving
 from .websocket_client import WebSocketClient
@@ -872,6 +877,24 @@ class DrainTests(StreamTestCase):
             self.assertEqual(client.read().status, 503)
             self.assertEqual(self.hear()["code"], 1012)
             server.join()
+
+    def test_no_handshake_is_begun(self) -> None:
+        """Between the decision to stop and its turn, a connection may still ask."""
+
+        class Carrier:
+            wire = None
+
+        async def begin() -> None:
+            loop = asyncio.get_running_loop()
+            context = Context(build_config({}), None, loop)  # type: ignore[arg-type]
+            context.draining = True
+            head, handshake = Head(), Handshake((), (), None)
+            with self.assertRaises(ProtocolError) as caught:
+                WebSocketStream(context, Carrier(), Peer(None, None), head, handshake)  # type: ignore[arg-type]
+            self.assertEqual(caught.exception.status, 503)
+            self.assertEqual(context.streams, set())
+
+        asyncio.run(begin())
 
 
 class AccessTests(StreamTestCase):
