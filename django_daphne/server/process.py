@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from ..application.context import Application, LogAccess, server_log
@@ -22,6 +25,11 @@ from .server import Server
 EXIT_OK = 0
 EXIT_CANNOT_BIND = 1
 EXIT_LIFESPAN_FAILED = 3
+
+#: What ending takes after ``GRACEFUL`` has passed: a second each for cancelled tasks,
+#: for the lifespan and for connections to flush, and one to exit. With the default of
+#: 25 that is still before Kubernetes kills.
+LEEWAY = 4.0
 
 OnListening = Callable[[list[str]], None]
 
@@ -46,6 +54,10 @@ def run(
 
     SIGTERM and SIGINT drain, a second one stops now; SIGHUP and SIGUSR1 reopen log
     files. Failures to bind or to start are one line on stderr.
+
+    The process is expected to exit then. What keeps it from that (a task that ignores
+    its cancellation, a view that blocks its thread) is left behind: the process ends
+    at the latest :data:`LEEWAY` seconds after ``GRACEFUL``, whatever runs in it.
     """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
@@ -122,6 +134,7 @@ async def _run(
     log_access: LogAccess | None,
 ) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
+    limit = asyncio.ensure_future(_limit(stop, hurry, config.timeouts.graceful))
     with _signals(stop, hurry):
         await serve(
             config,
@@ -131,6 +144,33 @@ async def _run(
             on_listening=on_listening,
             log_access=log_access,
         )
+    limit.cancel()
+
+
+async def _limit(
+    stop: asyncio.Event, hurry: asyncio.Event, graceful: float | None
+) -> None:
+    """See to it that the process ends in time once it was told to stop."""
+    await stop.wait()
+    if graceful is not None:
+        _exit_after(graceful + LEEWAY)
+    await hurry.wait()
+    _exit_after(LEEWAY)
+
+
+def _exit_after(seconds: float) -> None:
+    # Not on the loop: it, and the interpreter after it, wait for whatever does not end.
+    timer = threading.Timer(seconds, _exit_now)
+    timer.daemon = True
+    timer.start()
+
+
+def _exit_now() -> None:
+    server_log.error("Something does not end; it is left behind")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_OK)
 
 
 @contextlib.contextmanager
