@@ -110,9 +110,10 @@ class Serving:
             raise self._error
 
     def close(self) -> None:
-        """Stop without waiting for requests in progress."""
+        """Stop without waiting for long for requests in progress."""
         if self._thread.is_alive():
             self.stop()
+            self._thread.join(0.5)
             self.hurry()
         self.join()
 
