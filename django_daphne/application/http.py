@@ -174,8 +174,12 @@ class HTTPStream:
 
     def drain(self) -> None:
         """The server is stopping: an event stream would go on for ever."""
-        if self._event_stream:
+        if self._event_stream or self._holds_event_stream():
             self.say_goodbye()
+
+    def _holds_event_stream(self) -> bool:
+        """Whether the response is an event stream whose first event is awaited."""
+        return self._state is _HEAD_HELD and _is_event_stream(self._headers)
 
     def say_goodbye(self) -> None:
         """Tell the application that its client has gone, while it can still answer.
@@ -219,14 +223,19 @@ class HTTPStream:
                 extra={"scope": self.scope},
             )
         if state is _BEFORE_START or state is _HEAD_HELD:
-            self._answer_500(error)
+            if self._farewell and isinstance(error, asyncio.CancelledError):
+                self._excuse_us()
+            else:
+                self._answer_500(error)
         elif state is _IN_BODY or state is _IN_TRAILERS:
             self._give_up()
 
     def _returned(self) -> None:
         """The application returned without completing its response."""
         state = self._state
-        if state is _BEFORE_START or state is _HEAD_HELD:
+        if self._farewell and (state is _BEFORE_START or state is _HEAD_HELD):
+            self._excuse_us()
+        elif state is _BEFORE_START or state is _HEAD_HELD:
             server_log.error(
                 "The application returned without answering %s %s",
                 self.scope["method"],
@@ -252,6 +261,14 @@ class HTTPStream:
         else:
             self.engine.abort()
         self._complete()
+
+    def _excuse_us(self) -> None:
+        """Answer for an application that gave up because we told it to."""
+        if self._holds_event_stream():
+            # A browser comes back to a stream that has ended, not to one that failed.
+            self._answer(self._status, self._headers, b"")
+        else:
+            self._answer(503, _PLAIN_TEXT, b"503 Service Unavailable\n")
 
     def _answer_500(self, error: BaseException | None) -> None:
         if error is None or not self._answer_page(error):
@@ -381,6 +398,8 @@ class HTTPStream:
         if message.get("trailers"):
             self._trailers = True
         self._state = _HEAD_HELD
+        if self.context.draining:
+            self.drain()
 
     def _send_first_body(self, message: Message) -> None:
         body = message.get("body", b"")
