@@ -13,12 +13,14 @@ import unittest
 from typing import Any
 
 import django
+from playwright.sync_api import expect, sync_playwright
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import django_daphne
 
-from .projects import PATIENCE, Project, Running
+from .projects import PATIENCE, REACTION, Project, Running
+from .services import find, require
 
 HOST = "127.0.0.1"
 ANY_PORT = f"{HOST}:0"
@@ -47,12 +49,14 @@ class RunserverTestCase(unittest.TestCase):
         self.assertEqual(status, 200, body)
         return json.loads(body)
 
-    def begin(self, port: int, path: str) -> socket.socket:
+    def begin(self, port: int, path: str, accept: str = "*/*") -> socket.socket:
         """Send a request without waiting for its answer."""
         client = socket.create_connection((HOST, port), timeout=PATIENCE)
         self.addCleanup(client.close)
-        request = f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n"
-        client.sendall(request.encode())
+        client.sendall(
+            f"GET {path} HTTP/1.1\r\n"
+            f"Host: {HOST}:{port}\r\nAccept: {accept}\r\n\r\n".encode()
+        )
         return client
 
     def websocket(self, port: int, path: str = "/") -> ClientConnection:
@@ -649,3 +653,99 @@ class Company(RunserverTestCase):
         self.assertEqual(self.get_json(port)["message"], "second edition")
         running.interrupt()
         self.assertEqual(running.wait(), 0)
+
+
+URLS_WITH_BROWSER_RELOAD = """
+from django.urls import include, path
+
+from . import views
+
+urlpatterns = [
+    path("", views.hello),
+    path("page/", views.page),
+    path("__reload__/", include("django_browser_reload.urls")),
+]
+"""
+
+BROWSER_RELOAD = """
+INSTALLED_APPS = [
+    "django_daphne", "django.contrib.staticfiles", "django_browser_reload", "pages"
+]
+MIDDLEWARE = ["django_browser_reload.middleware.BrowserReloadMiddleware"]
+"""
+
+
+class BrowserReload(RunserverTestCase):
+    """django-browser-reload: an event stream that is always open."""
+
+    def setUp(self) -> None:
+        self.project = Project(self, BROWSER_RELOAD)
+        self.project.write("pages/urls.py", URLS_WITH_BROWSER_RELOAD)
+
+    def listen(self, port: int) -> socket.socket:
+        return self.begin(port, "/__reload__/events/", accept="text/event-stream")
+
+    def next_event(self, stream: socket.socket) -> Any:
+        received = b""
+        while not (found := re.search(rb"data: (.*)\n\n", received)):
+            data = stream.recv(65536)
+            self.assertTrue(data, f"the stream ended: {received!r}")
+            received += data
+        return json.loads(found[1])
+
+    def assertEnds(self, stream: socket.socket) -> None:
+        while stream.recv(65536):
+            pass
+
+    def test_its_event_stream_holds_nothing_up(self) -> None:
+        running = self.project.manage("runserver", ANY_PORT)
+        stream = self.listen(running.expect_port())
+        first = self.next_event(stream)
+        self.assertEqual(first["type"], "ping")
+
+        views = (self.project.path / "pages/views.py").read_text()
+        self.project.save_until_noticed("pages/views.py", views + "\n", running)
+        self.assertEnds(stream)
+
+        stream = self.listen(running.expect_port())
+        self.assertNotEqual(self.next_event(stream)["versionId"], first["versionId"])
+        running.interrupt()
+        self.assertEnds(stream)
+        self.assertEqual(running.wait(), 0)
+        self.assertNotIn("Traceback", running.output)
+
+    @require("chromium")
+    def test_the_browser_shows_what_is_saved(self) -> None:
+        # The browser will look for the next server where it found the last.
+        with socket.create_server((HOST, 0)) as free:
+            address = f"{HOST}:{free.getsockname()[1]}"
+        running = self.project.manage("runserver", address)
+        running.expect_port()
+        browser = self.enterContext(sync_playwright()).chromium.launch(
+            executable_path=find("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        self.addCleanup(browser.close)
+        page = browser.new_page()
+        page.goto(f"http://{address}/page/")
+        heading = page.locator("h1")
+
+        def shows(text: str) -> bool:
+            try:
+                expect(heading).to_have_text(text, timeout=REACTION * 1000)
+            except AssertionError:
+                return False
+            return True
+
+        self.assertTrue(shows("first edition"))
+        template = "pages/templates/page.html"
+        text = (self.project.path / template).read_text()
+        text = text.replace("first edition", "second edition")
+        self.project.save_until(template, text, lambda: shows("second edition"))
+        self.assertNotIn("reloading", running.output)
+
+        # Only a page that has heard from one server notices the next.
+        code = (self.project.path / "pages/views.py").read_text()
+        code = code.replace('"page.html"', '"page.html", {"edition": "third edition"}')
+        (self.project.path / template).write_text("<body><h1>{{ edition }}</h1></body>")
+        self.project.save_until("pages/views.py", code, lambda: shows("third edition"))
+        self.assertIn("views.py changed, reloading.", running.output)

@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,6 @@ ROOT = HERE.parent.parent
 
 #: How long a test waits for what must come, on a busy machine.
 PATIENCE = 60.0
-
 
 #: Twice the time that a reloader takes to look at every file.
 REACTION = 2.0
@@ -67,17 +67,23 @@ class Project:
         self.write(name, text.replace(old, new))
 
     def save_until_noticed(self, name: str, text: str, running: Running) -> None:
-        """Save a file until the reloader of ``running`` has seen it change.
+        """Save a file until the reloader of ``running`` has seen it change."""
+        changed = rf"{re.escape(str(self.path / name))} changed, reloading\.\n"
+        self.save_until(
+            name, text, lambda: running.prints(changed, within=REACTION) is not None
+        )
+
+    def save_until(self, name: str, text: str, noticed: Callable[[], bool]) -> None:
+        """Save a file, again and again, until ``noticed`` says yes.
 
         A reloader takes the files as it first sees them, and does not say when it has.
         """
-        changed = rf"{re.escape(str(self.path / name))} changed, reloading\.\n"
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.write(name, text)
-            if running.prints(changed, within=REACTION):
+            if noticed():
                 return
-        self._test.fail(f"{name} went unnoticed; printed:\n{running.output}")
+        self._test.fail(f"{name} was saved, and nobody noticed")
 
     def manage(
         self, *arguments: str, terminal: bool = False, **environment: str
