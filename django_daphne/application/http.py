@@ -130,7 +130,8 @@ class HTTPStream:
         if context.log_access is not None:
             self._started = perf_counter()
         context.streams.add(self)
-        self._task = context.loop.create_task(self._run())
+        # Without the loop's factory and a numbered name: a tenth of a task's price.
+        self._task = asyncio.Task(self._run(), loop=context.loop, name="request")
 
     # -- What the engine tells us ------------------------------------------------------
 
