@@ -54,9 +54,16 @@ def make_config(
 class Serving:
     """A server in a thread of this process."""
 
-    def __init__(self, application: Any, config: Config, **options: Any) -> None:
+    def __init__(
+        self,
+        application: Any,
+        config: Config,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] = process.new_event_loop,
+        **options: Any,
+    ) -> None:
         self._application = application
         self._config = config
+        self._loop_factory = loop_factory
         self._options = options
         self._listening = threading.Event()
         self._error: BaseException | None = None
@@ -127,7 +134,7 @@ class Serving:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=process.new_event_loop) as runner:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
                 runner.run(self._serve())
         except BaseException as error:
             self._error = error
@@ -162,7 +169,8 @@ def serving(
 ) -> Iterator[Serving]:
     """Serve ``application`` while inside.
 
-    ``settings`` are those of ``DJANGO_DAPHNE``; other options go to
+    ``settings`` are those of ``DJANGO_DAPHNE``, ``loop_factory`` makes another loop
+    than the server would; other options go to
     :func:`django_daphne.server.process.serve`.
     """
     server = Serving(application, make_config(settings, hooks), **options)
