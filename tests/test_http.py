@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import gc
 import logging
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 from django_daphne.application.http import HTTPStream
 from django_daphne.server import process
 from django_daphne.server.connection import Connection
+from django_daphne.server.server import Server
 
 from .asgi_apps import (
     Receive,
@@ -28,7 +30,7 @@ from .asgi_apps import (
     start,
     until_disconnect,
 )
-from .serving import PATIENCE, Client, serving
+from .serving import PATIENCE, Client, make_config, serving
 from .test_asgi import Happening
 
 PROTOCOL_LOG = "django_daphne.protocol"
@@ -548,6 +550,45 @@ class HTTPTests(unittest.TestCase):
             client.get()
             client.socket.shutdown(socket.SHUT_WR)
             self.assertTrue(client.ended())
+
+
+class LeavingTransport(asyncio.Transport):
+    """Its peer resets the connection between our last byte and our end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = False
+
+    def set_write_buffer_limits(self, *limits: Any, **named: Any) -> None: ...
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class ConnectionTests(unittest.IsolatedAsyncioTestCase):
+    async def test_a_reset_at_the_last_moment(self) -> None:
+        server = Server(make_config(), pages)
+        connection, transport = Connection(server), LeavingTransport()
+        connection.connection_made(transport)
+        connection.data_received(b"nonsense\r\n\r\n")
+        self.assertTrue(transport.written.startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(transport.aborted)
+        connection.connection_lost(None)
+        self.assertEqual(server.connections, set())
 
 
 class HTTPTestsOnAsyncio(HTTPTests):

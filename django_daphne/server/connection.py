@@ -159,7 +159,12 @@ class Connection(asyncio.Protocol):
         if not self.transport.can_write_eof():
             self.transport.close()
             return
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:
+            # asyncio's own, when the peer has just reset the connection.
+            self.transport.abort()
+            return
         if paused:
             self.transport.resume_reading()
         self._expired = self.transport.close
