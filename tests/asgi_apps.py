@@ -251,3 +251,15 @@ async def endless(scope: Scope, receive: Receive, send: Send) -> None:
         if not (await asyncio.wait([sending], timeout=2))[0]:
             say("stuck after", sent)
         await sending
+
+
+_answers = 0
+
+
+async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with a mebibyte in one piece, and counts its answers."""
+    global _answers
+    assert scope["type"] == "http"
+    _answers += 1
+    say("large answers:", _answers)
+    await respond(send, bytes(1024 * 1024))
