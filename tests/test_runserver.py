@@ -264,6 +264,17 @@ async def application(scope, receive, send):
     })
 """
 
+TIDY_LIFESPAN = """
+async def application(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    print("the application is ready")
+    await receive()
+    print("the application has cleaned up")
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
 
 class StaticFiles(RunserverTestCase):
     STYLE = "/static/pages/style.css"
@@ -314,6 +325,17 @@ class Stopping(RunserverTestCase):
                 self.assertEqual(self.close_code(client), 1012)
                 self.assertEqual(running.wait(), 0)
                 self.assertNotIn("Traceback", running.output)
+
+    def test_the_application_may_clean_up(self) -> None:
+        for flags in [(), ("--noreload",)]:
+            with self.subTest(flags):
+                project = Project(self)
+                project.write("pages/asgi.py", TIDY_LIFESPAN)
+                running = project.manage("runserver", ANY_PORT, *flags)
+                running.expect("the application is ready")
+                running.interrupt()
+                running.expect("the application has cleaned up")
+                self.assertEqual(running.wait(), 0)
 
     def test_ctrl_c_while_views_are_busy(self) -> None:
         for path in ["/sleep/", "/block/", "/wait/", "/events/"]:

@@ -458,10 +458,12 @@ async def never_starts(scope: Any, receive: Any, send: Any) -> None:
 
 
 TESTS_ON_A_FILE = """
+import gc
 import json
 from urllib.request import urlopen
 
-from django.db import connection
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from websockets.sync.client import connect
 
 from django_daphne.testing import ASGILiveServerTestCase
@@ -482,6 +484,14 @@ class OnAFile(ASGILiveServerTestCase):
 
     def test_it_is_empty_again(self):
         self.assertEqual(Note.objects.count(), 0)
+
+
+def tearDownModule():
+    # PostgreSQL would refuse to destroy the test database.
+    own = connections["default"]
+    for other in gc.get_objects():
+        if issubclass(type(other), BaseDatabaseWrapper) and other is not own:
+            assert other.connection is None, "a connection was left open"
 """
 
 CONSUMER = """
