@@ -25,10 +25,10 @@ from ..application.lifespan import Lifespan
 from ..application.websocket import WebSocketStream
 from ..binds import Bind, BindKind
 from ..config import Config
-from ..protocol.http1 import Head, HTTP1Engine, Stream
 from ..protocol.websocket_handshake import read_handshake
+from ..protocol.wire import Stream
 from .clock import Clock
-from .connection import Connection
+from .connection import Carrier, Connection, Head
 from .endpoints import Listener, SocketListener, open_listeners
 
 #: WebSockets closed in one turn while draining: thousands that reconnect at the same
@@ -87,7 +87,10 @@ class Server:
         backlog = self.config.limits.backlog
         if self._sockets is None:
             self.listeners = await open_listeners(
-                self.config.bind, backlog=backlog, on_reactor_stop=self._stop_requested
+                self.config.bind,
+                backlog=backlog,
+                http2=self.config.http2,
+                on_reactor_stop=self._stop_requested,
             )
             return
         self.listeners = [
@@ -160,7 +163,7 @@ class Server:
         return Connection(self)
 
     def begin_websocket(
-        self, connection: Connection, engine: HTTP1Engine, head: Head
+        self, connection: Connection, engine: Carrier, head: Head
     ) -> Stream:
         """Begin a WebSocket from the head of its handshake.
 
@@ -190,7 +193,11 @@ class Server:
     async def _wait_for_streams(self, until: float | None) -> None:
         """Return when no stream is left, at ``until``, or in a hurry."""
         loop = self.context.loop
-        while self.context.streams and not self._hurry.is_set():
+        while not self._hurry.is_set() and (
+            self.context.streams
+            # Requests of HTTP/2 that were sent before the client knew.
+            or any(connection.parting for connection in self.connections)
+        ):
             left = STREAM_POLL
             if until is not None:
                 left = min(left, until - loop.time())
