@@ -144,11 +144,11 @@ class Server:
         closing = loop.create_task(self._drain_connections())
         end = None if timeouts.graceful is None else began + timeouts.graceful
         farewell = None if end is None else end - timeouts.application_close
-        await self._wait_for_streams(farewell)
+        await self._wait_for_streams(closing, farewell)
         if self.context.streams:
             for stream in tuple(self.context.streams):
                 stream.say_goodbye()
-            await self._wait_for_streams(end)
+            await self._wait_for_streams(closing, end)
         closing.cancel()
         await self._end_streams()
         await self._end_lifespan(end)
@@ -190,13 +190,20 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
 
-    async def _wait_for_streams(self, until: float | None) -> None:
-        """Return when no stream is left, at ``until``, or in a hurry."""
+    def _parting(self) -> bool:
+        return any(connection.parting for connection in self.connections)
+
+    async def _wait_for_streams(
+        self, closing: asyncio.Task[None], until: float | None
+    ) -> None:
+        """Return when no stream is left, at ``until``, or in a hurry.
+
+        ``closing`` is what tells the connections, which may bring forth more streams:
+        a client of HTTP/2 is told in two steps.
+        """
         loop = self.context.loop
         while not self._hurry.is_set() and (
-            self.context.streams
-            # Requests of HTTP/2 that were sent before the client knew.
-            or any(connection.parting for connection in self.connections)
+            self.context.streams or not closing.done() or self._parting()
         ):
             left = STREAM_POLL
             if until is not None:
