@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import email.utils
 import errno
 import gc
@@ -467,6 +468,43 @@ class HTTPTests(unittest.TestCase):
             while left:
                 time.sleep(0.02)
                 left -= len(client.read_some())
+
+    # -- One request is not another's --------------------------------------------------
+
+    def test_context_variables(self) -> None:
+        variable = contextvars.ContextVar("variable", default="unset")
+        seen = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append((scope["path"], variable.get()))
+            variable.set(scope["path"])
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})
+                return
+            await read_body(receive)
+            # Large: the wire is full for a while.
+            await respond(send, bytes(1_000_000))
+
+        with self.serve(app) as server, server.connect() as client:
+            large = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+            for data in (
+                [b"GET /alone HTTP/1.1\r\nHost: a\r\n\r\n"],
+                [b"GET /ahead/%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(5)],
+                # Reading is paused and resumed from inside the application.
+                [large % b"upload" + bytes(1_000_000)],
+                [large % b"another" + bytes(1_000_000)],
+                [
+                    b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n",
+                    b"GET /socket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n",
+                ],
+            ):
+                client.send(b"".join(data))
+                for _ in data:
+                    client.read()
+        self.assertEqual(len(seen), 10)
+        self.assertEqual({value for _, value in seen}, {"unset"}, seen)
 
     # -- Endings -----------------------------------------------------------------------
 

@@ -131,7 +131,12 @@ class HTTPStream:
             self._started = perf_counter()
         context.streams.add(self)
         # Without the loop's factory and a numbered name: a tenth of a task's price.
-        self._task = asyncio.Task(self._run(), loop=context.loop, name="request")
+        self._task = asyncio.Task(
+            self._run(),
+            loop=context.loop,
+            name="request",
+            context=context.variables.copy(),
+        )
 
     # -- What the engine tells us ------------------------------------------------------
 

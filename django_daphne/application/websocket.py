@@ -145,7 +145,9 @@ class WebSocketStream:
                 context.timeouts.websocket_connect, self._connect_expired
             )
         context.streams.add(self)
-        self._task = context.loop.create_task(self._run())
+        self._task = context.loop.create_task(
+            self._run(), context=context.variables.copy()
+        )
 
     # -- What the carrier tells us -----------------------------------------------------
 
