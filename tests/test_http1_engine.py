@@ -1283,18 +1283,39 @@ class Responses(unittest.TestCase):
             ):
                 talk(get()).engine.start(200, headers, b"", False, False)  # type: ignore[arg-type]
 
+    TABLES: tuple[Any, ...] = (
+        fields.REQUEST_NAMES,
+        fields._RESPONSE_NAMES,
+        fields.RESPONSE_FIELDS,
+        fields.KNOWN_HOSTS,
+    )
+
     def test_remembered_names_are_bounded(self) -> None:
         for number in range(2 * fields.MAX_LEARNT_NAMES):
             respond(200, [(b"x-%d" % number, b"")])
             talk(get(b"/", b"x-%d: 1" % number))
             talk(request(b"GET / HTTP/1.1", b"Host: a%d" % number))
-        for table in (
-            fields.REQUEST_NAMES,
-            fields._RESPONSE_NAMES,
-            fields.RESPONSE_FIELDS,
-            fields.KNOWN_HOSTS,
-        ):
+        for table in self.TABLES:
             self.assertLessEqual(len(table), fields.MAX_LEARNT_NAMES)
+
+    def test_remembered_names_are_short(self) -> None:
+        long = b"x" * 10_000
+        respond(200, [(long, b"")])
+        talk(get(b"/", long + b": 1"))
+        talk(request(b"GET / HTTP/1.1", b"Host: " + long))
+        talk(request(b"GET http://" + long[:5000] + b"/ HTTP/1.1", b"Host: a"))
+        for table in self.TABLES:
+            for key in table:
+                size = len(key) if isinstance(key, bytes) else sum(map(len, key))
+                self.assertLessEqual(size, fields.MAX_LEARNT_LINE)
+
+    def test_invented_names_do_not_crowd_out_the_real_ones(self) -> None:
+        for number in range(2 * fields.MAX_LEARNT_NAMES):
+            talk(get(b"/", b"x-invented-%d: 1" % number))
+            talk(request(b"GET / HTTP/1.1", b"Host: invented%d" % number))
+        talk(request(b"GET / HTTP/1.1", b"Host: real", b"X-Real: 1"))
+        self.assertIn(b"X-Real", fields.REQUEST_NAMES)
+        self.assertIn(b"real", fields.KNOWN_HOSTS)
 
 
 class Informational(unittest.TestCase):
