@@ -311,7 +311,10 @@ class HTTPStream:
     def _log(self, status: int) -> None:
         log = self.context.log_access
         if log is not None:
-            log("http", self.scope, status, self._sent, perf_counter() - self._started)
+            scope = self.scope
+            bodiless = status == 204 or status == 304 or scope.get("method") == "HEAD"
+            sent = 0 if bodiless else self._sent
+            log("http", scope, status, sent, perf_counter() - self._started)
 
     # -- receive -----------------------------------------------------------------------
 
