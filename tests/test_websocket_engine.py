@@ -720,6 +720,18 @@ class PressureTests(unittest.TestCase):
         self.assertEqual(conversation.receiver.messages, ["behind them"])
         self.assertEqual(turns, 1000 // FRAMES_PER_TURN)
 
+    def test_a_flood_that_is_faster_than_its_turns_is_not_hoarded(self) -> None:
+        conversation = Conversation()
+        flood = frame(PING) * (FRAMES_PER_TURN + 1)
+        conversation.feed(flood)
+        self.assertTrue(conversation.wire.reading)
+        conversation.feed(flood)
+        self.assertFalse(conversation.wire.reading)
+        while conversation.receiver.turns:
+            conversation.receiver.take_turn()
+        self.assertTrue(conversation.wire.reading)
+        self.assertEqual(len(conversation.wire.frames), 2 * (FRAMES_PER_TURN + 1))
+
     def test_a_close_does_not_overtake_an_answer(self) -> None:
         conversation = Conversation()
         conversation.receiver.behind = True

@@ -215,7 +215,9 @@ class WebSocketEngine:
         elif self._waiting == _NOT:
             self._read(data, patient=True)
         elif self._waiting != _ENDED:
+            # Once is no matter, but one who sends faster than a turn reads goes on.
             self._held += data
+            self.wire.pause_reading()
 
     def receive_eof(self) -> None:
         if self._waiting == _NOT:
