@@ -18,9 +18,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import django_daphne
+from django_daphne.development_log import log_access
 
 from .projects import PATIENCE, REACTION, Project, Running
 from .services import find, require
+from .serving import serving
 
 HOST = "127.0.0.1"
 ANY_PORT = f"{HOST}:0"
@@ -574,6 +576,19 @@ LOGGING = {
             client.sendall(b"\x1b[31mred\r\n\r\n")
             client.recv(65536)
             running.expect(r'"\\x1b\[31mred" 400 -')
+
+    def test_an_application_that_changes_its_scope_is_answered(self) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            scope.clear()
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+
+        with (
+            self.assertLogs("django.server", "ERROR") as logs,
+            serving(application, {"LIFESPAN": "off"}, log_access=log_access) as server,
+        ):
+            self.assertEqual(self.get(server.port), (204, b""))
+        self.assertIn("the application changed its scope", logs.output[0])
 
     def test_a_closed_protocol_is_explained(self) -> None:
         _, running, port = self.start("--noreload")
