@@ -123,6 +123,14 @@ class ShutdownTests(unittest.TestCase):
         self.assert_ends(process)
         self.assertIn("poll heard of the disconnect", process.output)
 
+    def test_a_download_that_is_given_up_does_not_look_complete(self) -> None:
+        process = self.start(GRACEFUL=2, APPLICATION_CLOSE=1)
+        report = self.ask(process, "/report")
+        process.terminate()
+        answer = report.read()
+        self.assertEqual((answer.body, answer.complete), (b"first line\n", False))
+        self.assert_ends(process)
+
     def test_a_poll_is_not_told_while_there_is_time(self) -> None:
         process = self.start(GRACEFUL=1000, APPLICATION_CLOSE=1)
         poll = self.ask(process, "/poll", "poll began")
