@@ -629,6 +629,24 @@ class FailureTests(unittest.TestCase):
 
         self.assertIsNone(self.check_500(app, "oops").get("x"))
 
+    def test_a_path_cannot_forge_a_log_record(self) -> None:
+        async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+            raise ZeroDivisionError("oops")
+
+        async def stay_silent(scope: Scope, receive: Receive, send: Send) -> None:
+            """Returns without answering."""
+
+        for app in (fail, stay_silent):
+            with self.assertLogs(SERVER_LOG, logging.ERROR) as logs:
+                with self.serve(app) as server, server.connect() as client:
+                    client.send(
+                        b"GET /a%0aCRITICAL%1b[0m\xff HTTP/1.1\r\nHost: a\r\n\r\n"
+                    )
+                    self.assertEqual(client.read().status, 500)
+            (record,) = logs.records
+            self.assertIn(r"GET /a%0aCRITICAL%1b[0m\xff", record.getMessage())
+            self.assertTrue(record.getMessage().isprintable())
+
     def test_not_an_exception_at_all(self) -> None:
         for error in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
 
