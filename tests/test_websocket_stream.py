@@ -924,6 +924,33 @@ class AccessTests(StreamTestCase):
             lines, [("reject", 403), ("connect", 101), ("disconnect", 1001)]
         )
 
+    def test_a_client_that_leaves_before_the_end_of_a_denial(self) -> None:
+        lines: list[tuple[str, int]] = []
+
+        def log_access(
+            kind: str, scope: Any, status: int, sent: int, seconds: float
+        ) -> None:
+            lines.append((kind, status))
+
+        async def body(talk: Talk) -> None:
+            await talk.receive()
+            if talk.scope["path"] == "/head":
+                await talk.send("http.response.start", status=401)
+            elif talk.scope["path"] == "/body":
+                await talk.send("http.response.start", status=401)
+                await talk.send("http.response.body", body=b"no", more_body=True)
+            self.told.put("asked")
+            self.told.put(await talk.receive())
+
+        with self.serve(body, log_access=log_access) as server:
+            for path in ("/", "/head", "/body"):
+                with WebSocketClient(server) as client:
+                    client.ask(path)
+                    self.hear()
+                self.assertEqual(self.hear()["type"], "websocket.disconnect")
+                self.assertEqual(self.hear(), "returned")
+        self.assertEqual(lines, [("reject", 499), ("reject", 499), ("reject", 401)])
+
 
 class ClientTests(StreamTestCase):
     """Clients that others wrote, with the compression that they ask for."""

@@ -43,7 +43,7 @@ from ..protocol.websocket_handshake import Handshake
 from ..protocol.wire import Engine, Wire
 from .context import Context, Message, Peer, protocol_log, server_log
 from .http import CLIENT_CLOSED_REQUEST, is_our_disconnect
-from .scope import RequestHead, websocket_scope
+from .scope import RequestHead, path_as_sent, websocket_scope
 from .waiters import Waiters
 
 #: Messages received and not yet taken, whatever their size, before we stop reading.
@@ -159,8 +159,9 @@ class WebSocketStream:
     def reset(self, reason: str, status: int = 0) -> None:
         """The client went before the application decided."""
         if self._disconnect is None:
-            protocol_log.debug("%s: %s", self.scope["path"], reason)
-            self._log("reject", status or CLIENT_CLOSED_REQUEST)
+            protocol_log.debug("%s: %s", path_as_sent(self.scope), reason)
+            if self._state is _CONNECTING or self._denial is not None:
+                self._log("reject", status or CLIENT_CLOSED_REQUEST)
             self._finish(ABNORMAL, reason)
 
     def writable_again(self) -> None:
@@ -239,7 +240,7 @@ class WebSocketStream:
         ):
             server_log.error(
                 "The application failed on WebSocket %s",
-                self.scope["path"],
+                path_as_sent(self.scope),
                 exc_info=error,
                 extra={"scope": self.scope},
             )
@@ -249,7 +250,7 @@ class WebSocketStream:
         if self._state is _CONNECTING or self._state is _DENYING:
             server_log.error(
                 "The application returned without accepting or denying WebSocket %s",
-                self.scope["path"],
+                path_as_sent(self.scope),
                 extra={"scope": self.scope},
             )
         self._give_up(403, NORMAL)
@@ -439,7 +440,7 @@ class WebSocketStream:
             seconds = self.context.timeouts.websocket_connect
             server_log.error(
                 "The application did not accept or deny WebSocket %s within %g s",
-                self.scope["path"],
+                path_as_sent(self.scope),
                 seconds,
                 extra={"scope": self.scope},
             )
