@@ -567,6 +567,15 @@ class ControlTests(unittest.TestCase):
         self.assertEqual(len(conversation.wire.frames), 1)
         self.assertEqual(conversation.receiver.writable, 2)
 
+    def test_no_pong_after_our_close(self) -> None:
+        conversation = Conversation()
+        conversation.wire.writable = False
+        conversation.feed(frame(PING, b"owed"))
+        conversation.engine.close(1000)
+        conversation.engine.writable_again()
+        conversation.feed(frame(PING, b"late"))
+        self.assertEqual([sent.opcode for sent in conversation.wire.frames], [CLOSE])
+
     def test_the_peer_closes(self) -> None:
         conversation = Conversation()
         conversation.feed(close_frame(4001, "später".encode()) + frame(TEXT, b"late"))
@@ -683,9 +692,11 @@ class PressureTests(unittest.TestCase):
         )
         self.assertEqual(conversation.receiver.messages, ["ab"])
         self.assertFalse(conversation.wire.reading)
+        conversation.feed(frame(TEXT, b"d"))
+        self.assertEqual(conversation.receiver.messages, ["ab"])
         conversation.receiver.room = True
         conversation.engine.resume()
-        self.assertEqual(conversation.receiver.messages, ["ab", "c"])
+        self.assertEqual(conversation.receiver.messages, ["ab", "c", "d"])
         self.assertTrue(conversation.wire.reading)
         self.assertTrue(conversation.engine._quiet)
 
@@ -1017,6 +1028,16 @@ class TimeTests(unittest.TestCase):
         self.pass_time(conversation, 500)
         self.assertEqual(self.opcodes(conversation), [])
         self.assertEqual(conversation.receiver.ends, [])
+
+    def test_a_peer_that_stops_reading_after_the_ping(self) -> None:
+        conversation = Conversation(ping_interval=20, ping_timeout=10)
+        self.pass_time(conversation, 20)
+        conversation.wire.writable = False
+        self.pass_time(conversation, 500)
+        self.assertEqual(conversation.receiver.ends, [])
+        conversation.wire.writable = True
+        self.pass_time(conversation, 31)
+        self.assertEqual(conversation.receiver.ends, [(1006, "ping timeout")])
 
     def test_nothing_is_due(self) -> None:
         conversation = Conversation(ping_interval=None)
