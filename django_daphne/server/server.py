@@ -44,6 +44,10 @@ STREAM_POLL = 0.02
 #: What cancelled tasks and closing transports get before we leave them behind.
 LAST_MOMENTS = 1.0
 
+#: What TLS clients that have been sent everything get to answer the end of their
+#: connections. One that has gone to sleep never does.
+CLOSE_NOTIFY = 5.0
+
 
 class Server:
     """Serves ``application`` as ``config`` says, on the running loop.
@@ -227,10 +231,17 @@ class Server:
         loop = self.context.loop
         for connection in tuple(self.connections):
             connection.close()
-        last = loop.time() + LAST_MOMENTS
+        began = loop.time()
+        last = began + LAST_MOMENTS
         while self.connections and not self._hurry.is_set():
-            if until is not None and loop.time() > max(last, until):
+            now = loop.time()
+            if until is not None and now > max(last, until):
+                break
+            if now > began + CLOSE_NOTIFY and not self._writing():
                 break
             await asyncio.sleep(0.01)
         for connection in tuple(self.connections):
-            connection.abort()
+            connection.drop()
+
+    def _writing(self) -> bool:
+        return any(connection.unwritten for connection in self.connections)
