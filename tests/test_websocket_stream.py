@@ -784,6 +784,8 @@ class QueueTests(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(self.stream._queue, [message] * 3)
         self.assertFalse(self.wire.reading)
         await self.take(2)
+        # Nothing is added to a queue that is being emptied: one pause for each of them.
+        self.assertEqual(self.stream._queue, [message])
         self.assertFalse(self.wire.reading)
         await self.take(1)
         self.assertTrue(self.wire.reading)
