@@ -99,6 +99,7 @@ async def serve(
     await server.bind()
     if not await _start(server, stop):
         return
+    await server.tell_started()
     if on_listening is not None:
         on_listening([listener.url for listener in server.listeners])
     await stop.wait()

@@ -123,10 +123,14 @@ class Server:
             for listener in self.listeners:
                 await listener.finish()
             self.clock.stop()
+            await self._end_lifespan(self.context.loop.time())
             raise
+
+    async def tell_started(self) -> None:
+        """Run the hook for a server that accepts; :meth:`drain` runs its opposite."""
+        self._told_started = True
         if self.config.hooks.on_started is not None:
             await self.config.hooks.on_started()
-        self._told_started = True
 
     def hurry(self) -> None:
         """Make a drain that is under way skip to its end."""
