@@ -615,6 +615,24 @@ class EndTests(StreamTestCase):
             client.read_close()
             self.assertEqual(self.hear()["type"], "websocket.disconnect")
 
+    def test_sending_after_its_own_close_is_wrong_at_any_time(self) -> None:
+        """Whether the client has answered the close, or not, must not matter."""
+
+        async def body(talk: Talk) -> None:
+            await talk.accept()
+            await talk.send("close")
+            while stream_of(talk)._disconnect is None:
+                await asyncio.sleep(0.01)
+            try:
+                await talk.send("send", text="late")
+            except RuntimeError as error:
+                self.told.put(str(error))
+
+        with self.talking(body) as client:
+            client.open()
+            client.read_close()
+            self.assertIn("after 'websocket.close'", self.hear())
+
     def test_an_application_that_returns(self) -> None:
         async def body(talk: Talk) -> None:
             await talk.accept()
