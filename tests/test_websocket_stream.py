@@ -657,6 +657,8 @@ class EndTests(StreamTestCase):
             await talk.accept()
             events = [await talk.receive() for _ in range(3)]
             assert events[0] == events[1] == events[2]
+            # An application may do with its event what it likes.
+            assert events[0] is not events[1]
             self.told.put(events[0])
 
         with self.talking(body) as client:

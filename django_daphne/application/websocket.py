@@ -231,7 +231,6 @@ class WebSocketStream:
         else:
             self._returned()
         finally:
-            self._stop_timer()
             self.context.streams.discard(self)
 
     def _failed(self, error: BaseException) -> None:
