@@ -245,6 +245,13 @@ class DeflateTests(unittest.TestCase):
             payload = bytes.fromhex("f3 48 cd c9 c9 07 00 00")
             self.assertEqual(self.inflate(codec, payload), b"Hello")
 
+    def test_final_blocks_with_nothing_after_them(self) -> None:
+        """Section 7.2.3.4 has a byte follow; to do without is harmless."""
+        codec = deflate()
+        for _ in range(3):
+            payload = bytes.fromhex("f3 48 cd c9 c9 07 00")
+            self.assertEqual(self.inflate(codec, payload), b"Hello")
+
     def test_a_window_that_outlives_a_final_block(self) -> None:
         text = b"Hello, hello, hello. "
         first = zlib.compressobj(wbits=-15)
