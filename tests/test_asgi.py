@@ -1095,9 +1095,10 @@ class ExtensionTests(unittest.TestCase):
             self.assertIn("absolute path", logs.output[-1])
 
     def test_a_file_that_grows_meanwhile(self) -> None:
+        size = (8 << 20) + 1000
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "log")
-            path.write_bytes(bytes(8 << 20))
+            path.write_bytes(bytes(size))
 
             async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 await start(send)
@@ -1112,8 +1113,8 @@ class ExtensionTests(unittest.TestCase):
                 client.read_until(b"\r\n\r\n")
                 with path.open("ab") as file:
                     file.write(b"more")
-                self.assertEqual(client.read_exactly(8 << 20), bytes(8 << 20))
-                self.assertEqual(client.get().get("Content-Length"), str((8 << 20) + 4))
+                self.assertEqual(client.read_exactly(size), bytes(size))
+                self.assertEqual(client.get().get("Content-Length"), str(size + 4))
 
     def test_a_client_that_leaves_inside_a_file(self) -> None:
         closed = Happening()

@@ -324,7 +324,7 @@ class HTTP1Engine:
             self.stream.drain()
         elif self._response == _COMPLETE and not self._pending:
             # A connection that has asked for nothing yet is about to.
-            self.wire.close()
+            self._stop_after_response()
 
     # -- Reading a head ----------------------------------------------------------------
 
@@ -933,7 +933,7 @@ class HTTP1Engine:
         self.stream = None
         if not self._body_left:
             self._end_exchange()
-        elif self._close_after or not self._discardable():
+        elif self._close_after or self._draining or not self._discardable():
             self._stop_after_response()
         else:
             self._discarding = True
