@@ -900,6 +900,13 @@ class Pipelining(unittest.TestCase):
         self.assertLess(held, PIPELINE_HIGH_WATER + 1000)
         self.assertEqual(len(conversation.streams), 1)
 
+    def test_an_answer_makes_room_for_no_more_than_was_answered(self) -> None:
+        conversation = talk(get(b"/ahead") * 10_000)
+        for _ in range(100):
+            conversation.streams[-1].answer()
+            self.assertTrue(conversation.wire.paused)
+        self.assertEqual(len(conversation.streams), 101)
+
     def test_a_client_that_reads_no_answers_gets_no_more(self) -> None:
         conversation = talk(get(b"/a") + get(b"/b") + get(b"/c"))
         conversation.wire.writable = False
