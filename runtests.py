@@ -80,22 +80,47 @@ def counting(result_class: type[unittest.TextTestResult], tally: Tally) -> type:
 
 def run(arguments: list[str]) -> int:
     import django
+    import hypothesis
     from django.test.runner import DiscoverRunner
+    from django.test.utils import iter_test_cases
 
     tally = Tally()
 
     class Runner(DiscoverRunner):
+        def build_suite(self, *args: Any, **kwargs: Any) -> unittest.TestSuite:
+            suite = super().build_suite(*args, **kwargs)
+            wanted = [
+                test
+                for test in iter_test_cases(suite)
+                if not any(f"{test.id()}.".startswith(f"{name}.") for name in excluded)
+            ]
+            return self.test_suite(wanted) if excluded else suite
+
         def get_resultclass(self) -> type:
             return counting(super().get_resultclass() or unittest.TextTestResult, tally)
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("labels", nargs="*", help="Modules, classes or tests to run.")
     parser.add_argument("-v", "--verbosity", type=int, choices=range(4), default=1)
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="Leave out this module, class or test; may be repeated.",
+    )
     Runner.add_arguments(parser)
     options = vars(parser.parse_args(arguments))
     labels = options.pop("labels") or ["tests"]
+    excluded = options.pop("exclude")
 
     django.setup()
+    # How long an example takes says nothing about whether it is right: the first pays
+    # for imports, and the machine may be busy.
+    hypothesis.settings.register_profile(
+        "untimed", parent=hypothesis.settings(), deadline=None
+    )
+    hypothesis.settings.load_profile("untimed")
     # A test database that is left over is ours: nobody has to be asked.
     failures = Runner(interactive=False, **options).run_tests(labels)
     print(f"\n{tally}", flush=True)
