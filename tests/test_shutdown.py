@@ -165,7 +165,7 @@ class ShutdownTests(unittest.TestCase):
         self.ask(process, "/blocking", "blocking began")
         process.terminate()
         self.assert_ends(process)
-        self.assertIn("left behind", process.output)
+        self.assertIn("view in its thread; it is left behind", process.output)
 
     def test_a_second_signal_does_not_wait_for_threads_either(self) -> None:
         process = self.start(GRACEFUL=1000, APPLICATION_CLOSE=900)

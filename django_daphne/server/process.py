@@ -167,7 +167,10 @@ def _exit_after(seconds: float) -> None:
 
 
 def _exit_now() -> None:
-    server_log.error("Something does not end; it is left behind")
+    server_log.error(
+        "Something does not end, such as a synchronous view in its thread; "
+        "it is left behind"
+    )
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
