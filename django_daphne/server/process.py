@@ -26,10 +26,9 @@ EXIT_OK = 0
 EXIT_CANNOT_BIND = 1
 EXIT_LIFESPAN_FAILED = 3
 
-#: What ending takes after ``GRACEFUL`` has passed: a second each for cancelled tasks,
-#: for the lifespan and for connections to flush, and one to exit. With the default of
-#: 25 that is still before Kubernetes kills.
-LEEWAY = 4.0
+#: What exiting takes after ``GRACEFUL`` has passed, or after a second signal. What has
+#: not ended by then does not end.
+LEEWAY = 1.0
 
 OnListening = Callable[[list[str]], None]
 
