@@ -135,7 +135,7 @@ class Handshakes(WebSocketTestCase):
                 socket = WebSocketOverHTTP2(client, path)
                 response = client.answer(socket.id)
                 self.assertEqual((response.status, response.complete), (status, True))
-                client.read_until(lambda: response.reset is not None)
+                client.get()
                 self.assertEqual(response.reset, NO_ERROR)
         socket = WebSocketOverHTTP2(client, b"/own")
         response = client.answer(socket.id)

@@ -53,9 +53,9 @@ MAX_ENTRY = 1024
 MAX_KNOWN_BLOCKS = 32
 MAX_KNOWN_BLOCK = 256
 
-#: Fields of applications remembered for the process, and the longest of their values.
+#: Fields of applications remembered for the process, and the longest of them.
 MAX_LEARNT_FIELDS = 1024
-MAX_LEARNT_VALUE = 256
+MAX_LEARNT_FIELD = 256
 
 _STATIC_SIZE = len(HeaderTable.STATIC_TABLE)
 
@@ -297,7 +297,7 @@ class ResponseFields:
         self.fields.append((name, value))
         if (
             kind == ORDINARY
-            and len(value) <= MAX_LEARNT_VALUE
+            and len(name) + len(value) <= MAX_LEARNT_FIELD
             and name not in _PASSING
             and name not in _SECRET
         ):

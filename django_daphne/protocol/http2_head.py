@@ -27,8 +27,10 @@ Fields = Iterable[tuple[bytes, bytes]]
 #: besides its name and value.
 FIELD_OVERHEAD = 32
 
-#: Names kept; those of all browsers and proxies together are a few dozen.
+#: Names kept, and the longest of them; those of all browsers and proxies together are a
+#: few dozen.
 MAX_LEARNT_NAMES = 1024
+MAX_LEARNT_NAME = 256
 
 #: RFC 9113 section 8.2: lower-case, and a token (RFC 9110 section 5.6.2) otherwise.
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -43,7 +45,7 @@ _BAD_VALUE = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|(?:\A|\n)[ \t]|[ \t](?:\n|\Z
 #: What becomes of a field: passed on; passed on, and looked at; dropped; refused.
 _ORDINARY, _FRAMING, _DROPPED, _FORBIDDEN = range(4)
 
-_KINDS: dict[bytes, int] = {
+_KNOWN_KINDS: dict[bytes, int] = {
     # RFC 9113 section 8.2.2: they speak of a connection that is not there.
     b"connection": _FORBIDDEN,
     b"keep-alive": _FORBIDDEN,
@@ -57,6 +59,8 @@ _KINDS: dict[bytes, int] = {
     b"priority": _FRAMING,
     b"te": _FRAMING,
 }
+#: And of those that were learnt.
+_KINDS = _KNOWN_KINDS.copy()
 
 
 class Malformed(Exception):
@@ -220,7 +224,10 @@ def _learn(name: bytes) -> int:
     # CGI-like environments (Django's META) fold "_" and "-" together, which lets
     # x_forwarded_for pass for its twin.
     kind = _DROPPED if b"_" in name else _ORDINARY
-    if len(_KINDS) < MAX_LEARNT_NAMES:
+    if len(name) <= MAX_LEARNT_NAME:
+        if len(_KINDS) >= MAX_LEARNT_NAMES:
+            _KINDS.clear()
+            _KINDS.update(_KNOWN_KINDS)
         _KINDS[name] = kind
     return kind
 

@@ -49,6 +49,9 @@ WRITE_HIGH_WATER = 64 * 1024
 #: timeout is disabled: a closed connection is nobody's to wait for.
 CLOSE_TIMEOUT = 60.0
 
+#: How long a TLS client that has been sent everything may take to say goodbye in turn
+#: (RFC 8446 section 6.1); what it has sent until then is thrown away.
+CLOSE_NOTIFY = 30.0
 
 #: HTTP/2 in TLS's negotiation (RFC 9113 section 3.2).
 HTTP2 = "h2"
@@ -172,7 +175,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         if not self._closing:
             self._stop_listening()
-            self.transport.close()
+            self._close_transport()
 
     def linger(self) -> None:
         if self._closing:
@@ -180,7 +183,7 @@ class Connection(asyncio.Protocol):
         paused = self._paused
         self._stop_listening()
         if not self.transport.can_write_eof():
-            self.transport.close()
+            self._close_transport()
             return
         try:
             self.transport.write_eof()
@@ -219,6 +222,22 @@ class Connection(asyncio.Protocol):
         if self.transport.get_write_buffer_size():
             self._watch_writing()
 
+    def _close_transport(self) -> None:
+        self.transport.close()
+        if self.peer.tls is not None:
+            self._await_close_notify()
+
+    def _await_close_notify(self) -> None:
+        self._expired = self._end_tls
+        self._deadline = self.clock.after(CLOSE_NOTIFY)
+        self.clock.file(self, self._deadline)
+
+    def _end_tls(self) -> None:
+        if self.unwritten:
+            self._await_close_notify()
+        else:
+            self.drop()
+
     def _bind_data_received(self, receive_data: Callable[[bytes], None]) -> None:
         """Make ``receive_data`` what the transport calls.
 
@@ -256,6 +275,18 @@ class Connection(asyncio.Protocol):
         engine.start_reading()
 
     # -- What the server asks of us ----------------------------------------------------
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that the transport has yet to write."""
+        return self.transport.get_write_buffer_size()
+
+    def drop(self) -> None:
+        """End a closing connection, by a reset if its peer will miss something."""
+        if self.unwritten:
+            self.abort()
+        else:
+            self.transport.abort()
 
     def drain(self) -> bool:
         """Begin nothing new; True when a client was told so that will come again."""

@@ -33,6 +33,10 @@ PORT_ATTEMPTS = 20
 #: The loops take None for 60 s, and have no word for never.
 NEVER = 10 * 365 * 24 * 3600.0
 
+#: Seconds in which the loops let a TLS peer take what is written and answer the end: by
+#: default 30, however steadily it reads. Connections keep that time better themselves.
+SHUTDOWN_LIMIT = 3600.0
+
 IPV4_ANY, IPV6_ANY = "0.0.0.0", "::"
 
 #: The machine, or this address of a name, lacks the family or the address.
@@ -194,6 +198,7 @@ class SocketListener(Listener):
             tls["ssl_handshake_timeout"] = (
                 NEVER if handshake_timeout is None else handshake_timeout
             )
+            tls["ssl_shutdown_timeout"] = SHUTDOWN_LIMIT
         try:
             for sock in self.sockets:
                 # uvloop would keep a refusal to itself.

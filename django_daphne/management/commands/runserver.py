@@ -21,10 +21,7 @@ from django.core.management.base import CommandError, CommandParser, OutputWrapp
 
 import django_daphne
 from django_daphne.asgi import load_project_application
-from django_daphne.development import (
-    DevelopmentServer,
-    leave,
-)
+from django_daphne.development import DevelopmentServer, leave
 from django_daphne.errors import ConfigurationError, LifespanFailed
 
 if TYPE_CHECKING:
@@ -55,6 +52,7 @@ LIFESPAN_FAILED = 3
 
 class Command(NextCommand):
     server_cls: Any = DevelopmentServer
+    use_asgi = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
