@@ -1393,6 +1393,16 @@ class Compression(EngineTestCase):
                 self.assertEqual(response.get(b"c"), b"d" * 50)
                 self.assertLessEqual(peer.decoder.header_table_size, sizes[-1])
 
+    def test_a_change_is_acknowledged_before_it_is_used(self) -> None:
+        conversation = Conversation(greeting=PREFACE + settings(HEADER_TABLE_SIZE=0))
+        stream = conversation.ask()
+        conversation.wire.deliver(settings(HEADER_TABLE_SIZE=4096))
+        stream.answer(200, [(b"a", b"b")])
+        first, second = conversation.hear()
+        self.assertEqual((first.kind, first.flags), (SETTINGS, ACK))
+        # RFC 7541 section 4.2: the smallest size in between, then this one.
+        self.assertTrue(second.payload.startswith(b"\x20\x3f\xe1\x1f"))
+
     @given(
         st.lists(
             st.lists(

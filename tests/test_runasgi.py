@@ -238,7 +238,6 @@ class Mistakes(RunasgiTestCase):
             ("--certificate", "crt.pem"),
             ("--private-key", "key.pem"),
             ("--trusted-proxy", "10.0.0.1"),
-            ("--no-http2",),
         ):
             with self.subTest(flag):
                 self.assert_one_line(

@@ -1,8 +1,8 @@
 """HTTP/2 on one connection (RFC 9113), without I/O.
 
 The division of labour with h2: it keeps the states of streams and the windows of both
-sides, and it builds and takes apart the frames that move them. Everything that a peer
-can send is looked at by us first, for reasons that were found by trying:
+sides, and takes apart the frames that move them. Everything that a peer can send is
+looked at by us first, for reasons that were found by trying:
 
 - Frames are cut apart here and given to h2 one by one. It forgets the events of all
   earlier frames of a read when a later one is at fault.
@@ -13,6 +13,9 @@ can send is looked at by us first, for reasons that were found by trying:
   takes resets, pings and settings without end.
 - It never hears of GOAWAY, in either direction. After one it refuses to go on with the
   streams that are to be finished.
+- HEADERS and DATA that we send are built here, and h2 hears of what they change: the
+  windows, and that a stream has ended. That they come in the right order is seen to
+  above; its own way to send them costs as much as everything else about a request.
 
 Windows, inwards: the connection's is opened by what arrives, as soon as it arrives, so
 that no stream can use it up for the others. A stream's is opened only by what its
@@ -36,6 +39,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamReset
 from h2.exceptions import ProtocolError as RefereeError
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 
 from ..config import Limits, Timeouts
 from ..errors import ProtocolError
@@ -169,19 +173,6 @@ class _NoDecoder:
         return ()
 
 
-class _NoEncoder:
-    """Stands where h2 encodes: the block is made already."""
-
-    block = b""
-
-    def encode(self, headers: object) -> bytes:
-        return self.block
-
-
-#: What h2 looks at of a response's fields: whether it is the final one.
-_FINAL = ((b":status", b"200"),)
-_INFORMATIONAL = ((b":status", b"100"),)
-
 _CONFIGURATION = H2Configuration(
     client_side=False,
     validate_inbound_headers=False,
@@ -204,7 +195,6 @@ class _Referee(H2Connection):
             initial_values={SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW},
         )
         self.decoder = _NoDecoder()  # type: ignore[assignment]
-        self.encoder = self.blocks = _NoEncoder()  # type: ignore[assignment]
         self.initiate_connection()
         # Its settings are not all that we have to say.
         self.clear_outbound_data_buffer()
@@ -219,6 +209,15 @@ class _Referee(H2Connection):
             count = super().open_inbound_streams
             self._sweep_at = 64 + 2 * count
         return 0
+
+    def sent_data(self, id: int, size: int) -> None:
+        """DATA went out; there was room for it."""
+        self.outbound_flow_control_window -= size
+        self.streams[id].outbound_flow_control_window -= size
+
+    def sent_end(self, id: int) -> None:
+        """END_STREAM went out."""
+        self.streams[id].state_machine.process_input(StreamInputs.SEND_END_STREAM)
 
 
 # -- The engine ------------------------------------------------------------------------
@@ -235,12 +234,13 @@ class HTTP2Engine:
 
     __slots__ = (
         "_armed", "_block", "_block_ended", "_block_id", "_buffered", "_choked",
-        "_client_leaves", "_closed", "_control", "_date", "_date_line", "_decoder",
-        "_draining", "_early_priorities", "_encoder", "_flush_due", "_goaway_due",
-        "_h2", "_head_due", "_highest", "_holding", "_idle_since", "_largest_block",
-        "_last_id", "_patience", "_paused", "_pending", "_preface_left", "_read_at",
-        "_readers", "_received", "_resets", "_settled", "begin", "exchanges", "limits",
-        "report", "schedule", "server", "timeouts", "wire", "woken",
+        "_client_leaves", "_closed", "_date", "_date_line", "_decoder", "_draining",
+        "_early_priorities", "_encoder", "_flush_due", "_goaway_due", "_h2",
+        "_head_due", "_highest", "_holding", "_idle_since", "_largest_block",
+        "_last_id", "_out", "_patience", "_paused", "_pending", "_preface_left",
+        "_read_at", "_readers", "_received", "_resets", "_settled", "begin",
+        "exchanges", "limits", "report", "schedule", "server", "timeouts", "wire",
+        "woken",
     )  # fmt: skip
 
     http_version = "2"
@@ -303,8 +303,9 @@ class HTTP2Engine:
         self._early_priorities: dict[int, Priority] = {}
         #: Bytes of DATA for which the connection's window has not been opened again.
         self._received = 0
-        #: Frames that h2 does not know of.
-        self._control: list[bytes] = []
+        #: Frames on their way out; h2's own go behind them.
+        self._out: list[bytes] = []
+        #: Bytes of DATA among them.
         self._buffered = 0
         self._choked = 0
         self._flush_due = False
@@ -333,7 +334,7 @@ class HTTP2Engine:
             (_NO_RFC7540_PRIORITIES, 1),
         )
         payload = b"".join(_SETTING.pack(*setting) for setting in settings)
-        self._control.append(_frame(_SETTINGS, 0, 0, payload))
+        self._out.append(_frame(_SETTINGS, 0, 0, payload))
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - 65535)
         self.send_soon()
         if self.timeouts.headers is not None:
@@ -388,7 +389,7 @@ class HTTP2Engine:
         for exchange in tuple(self.exchanges.values()):
             exchange.drain()
         self._say_goaway(_LAST_STREAM, NO_ERROR)
-        self._control.append(_frame(_PING, 0, 0, _GOAWAY_PING))
+        self._out.append(_frame(_PING, 0, 0, _GOAWAY_PING))
         self._goaway_due = self.due(GOAWAY_PAUSE)
         self._flush()
 
@@ -645,7 +646,7 @@ class HTTP2Engine:
         if exchange is None or exchange.ended:
             if size:
                 # It counts against the connection's window whatever becomes of it.
-                self._control.append(_window_update(0, size))
+                self._out.append(_window_update(0, size))
                 self.send_soon()
             if exchange is not None:
                 self._fault_stream(exchange, STREAM_CLOSED, "DATA after the end")
@@ -716,6 +717,8 @@ class HTTP2Engine:
                 heard[code] = value
         told = b"".join(_SETTING.pack(*setting) for setting in heard.items())
         self._h2.receive_data(_frame(_SETTINGS, 0, 0, told))
+        # The acknowledgement, ahead of everything that relies on it.
+        self._out.append(self._h2.data_to_send())
         self.send_soon()
         if _INITIAL_WINDOW_SIZE in heard:
             for exchange in self.exchanges.values():
@@ -736,7 +739,7 @@ class HTTP2Engine:
                 self._settle_goaway()
                 return
         else:
-            self._control.append(_frame(_PING, _ACK, 0, frame[9:]))
+            self._out.append(_frame(_PING, _ACK, 0, frame[9:]))
             self.send_soon()
         self._spend(NUISANCE, "PING frames")
 
@@ -820,16 +823,35 @@ class HTTP2Engine:
         end: bool,
     ) -> None:
         """HEADERS and what continues them; ``status`` is None for trailers."""
-        h2 = self._h2
-        h2.blocks.block = self._encoder.encode(status, fields)
-        informational = status is not None and status < 200
-        h2.send_headers(exchange.id, _INFORMATIONAL if informational else _FINAL, end)
-        self.send_soon()
+        block = self._encoder.encode(status, fields)
+        id = exchange.id
+        flags = _END_STREAM if end else 0
+        largest = self._h2.max_outbound_frame_size
+        if len(block) <= largest:
+            self._out.append(_frame(_HEADERS, flags | _END_HEADERS, id, block))
+        else:
+            self._out.append(_frame(_HEADERS, flags, id, block[:largest]))
+            for at in range(largest, len(block), largest):
+                piece = block[at : at + largest]
+                last = _END_HEADERS if at + largest >= len(block) else 0
+                self._out.append(_frame(_CONTINUATION, last, id, piece))
+        if end:
+            self._h2.sent_end(id)
+        if not self._flush_due:
+            self.send_soon()
 
     def send_data(self, id: int, data: bytes, end: bool) -> None:
         """One DATA frame; there is room for it."""
-        self._h2.send_data(id, data, end)
-        self._buffered += len(data) + 9
+        size = len(data)
+        self._out.append(
+            size.to_bytes(3) + (b"\0\1" if end else b"\0\0") + id.to_bytes(4)
+        )
+        if size:
+            self._out.append(data)
+            self._h2.sent_data(id, size)
+        if end:
+            self._h2.sent_end(id)
+        self._buffered += size + 9
         self._patience.earn(SENT)
         if not self._flush_due:
             self.send_soon()
@@ -920,10 +942,10 @@ class HTTP2Engine:
 
     def _write_out(self) -> bool:
         """One write of everything there is; whether there was anything."""
-        data = self._h2.data_to_send()
-        if self._control:
-            data = b"".join(self._control) + data
-            self._control.clear()
+        out = self._out
+        out.append(self._h2.data_to_send())
+        data = b"".join(out)
+        out.clear()
         self._buffered = 0
         if not data:
             return False
@@ -966,7 +988,7 @@ class HTTP2Engine:
 
     def _say_goaway(self, last_id: int, code: int, reason: str = "") -> None:
         payload = _LONG.pack(last_id) + _LONG.pack(code) + reason.encode()[:200]
-        self._control.append(_frame(_GOAWAY, 0, 0, payload))
+        self._out.append(_frame(_GOAWAY, 0, 0, payload))
 
     def _leave(self) -> None:
         """Every stream is finished."""
