@@ -554,6 +554,28 @@ class Stopping(HTTP2TestCase):
         self.assertEqual(json.loads(client.answer(3).body)["path"], "/late")
         server.join()
 
+    def test_a_response_that_is_taken_slowly_is_finished(self) -> None:
+        """Its application has ended; what it has sent has not arrived."""
+        ended = Happening()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await respond(send, bytes(130_000))
+            ended.tell()
+
+        server = self.serve(app, {"TIMEOUTS": {"GRACEFUL": 60, "APPLICATION_CLOSE": 1}})
+        client = self.connect(server, windows=False)
+        client.send(h2.window_update(0, 1 << 30) + h2.window_update(0, 1))
+        id = client.ask()
+        client.read_until(lambda: client.responses.get(id))
+        client.send(h2.window_update(id, 64_000))
+        ended.wait()
+        server.stop()
+        client.read_until(lambda: len(client.of(GOAWAY)) == 2)
+        client.send(h2.window_update(id, 1000))
+        self.assertEqual(len(client.answer(id).body), 130_000)
+        client.read_to_end()
+        server.join()
+
 
 class Defence(HTTP2TestCase):
     def flood(self, parts: Iterator[bytes]) -> None:

@@ -522,6 +522,8 @@ class HeaderBlocks(EngineTestCase):
             "a string that is cut off": b"\x00\x05ab",
             "a number too large": b"\xff\xff\xff\xff\xff\xff\xff",
             "a table larger than allowed": b"\x3f\xff\xff\x03",
+            "a table that changes for ever": b"\x20" * 3 + b"\x82",
+            "the same in larger numbers": b"\x3f\x01" * 3 + b"\x82",
             "Huffman code that ends wrong": b"\x00\x81\x00\x00",
         }.items():
             with self.subTest(what):
@@ -1699,6 +1701,25 @@ class Leaving(EngineTestCase):
         self.assertIsNotNone(conversation.wire.ended)
         self.assertFalse(conversation.engine.parting)
 
+    def test_a_response_on_its_way_is_finished(self) -> None:
+        conversation = Conversation()
+        stream = conversation.ask()
+        stream.answer(200, [], bytes(100_000))
+        conversation.engine.drain()
+        (_, ping) = [f for f in conversation.hear() if f.kind in (GOAWAY, PING)]
+        conversation.feed(h2.ping(ping.payload, ACK))
+        self.assertTrue(conversation.engine.parting)
+        conversation.open_windows()
+        self.assertEqual(len(conversation.response().body), 100_000)
+        self.assertFalse(conversation.engine.parting)
+
+    def test_what_nobody_wants_is_not_waited_for(self) -> None:
+        conversation = Conversation()
+        conversation.ask(request(b"POST"), 0).answer()
+        conversation.hear()
+        conversation.engine.drain()
+        self.assertEqual(conversation.response().reset, NO_ERROR)
+
     def test_a_client_that_does_not_answer(self) -> None:
         conversation = Conversation()
         conversation.engine.drain()
@@ -2010,6 +2031,9 @@ class Floods(EngineTestCase):
             conversation.hear()
             conversation.feed(*[part] * 3000)
             self.assertEqual(conversation.goaway.code, ENHANCE_YOUR_CALM)
+
+    def test_requests_that_cannot_be_served(self) -> None:
+        self.flood(lambda c: c.peer.open(request()[:3]), 500)
 
     def test_streams_that_are_refused(self) -> None:
         conversation = Conversation({"streams": 1})

@@ -74,8 +74,8 @@ STREAM_WINDOW = 128 * 1024
 #: distant client. It is opened by what arrives, so it holds nobody up.
 CONNECTION_WINDOW = 1024 * 1024
 
-#: RFC 9113 section 4.2: the largest payload that we take is the smallest allowed limit;
-#: larger ones would make everybody else's frames wait.
+#: RFC 9113 section 4.2: the largest payload that we take, and that we send, is what
+#: everybody must take; larger ones would make the others' frames wait.
 MAX_FRAME = 16 * 1024
 
 #: Frames read in one turn of the loop. Each may cost some 20 µs; a read can hold 25,000
@@ -343,8 +343,10 @@ class HTTP2Engine:
 
     @property
     def parting(self) -> bool:
-        """Whether requests sent before our farewell was read may still come."""
-        return self._draining and self._last_id is None and not self._closed
+        """Whether we are leaving and not yet gone: there are responses on their way, or
+        requests may come that were sent before our farewell was read.
+        """
+        return self._draining and not self._closed
 
     @property
     def tunnels(self) -> int:
@@ -387,7 +389,11 @@ class HTTP2Engine:
             return
         self._draining = True
         for exchange in tuple(self.exchanges.values()):
-            exchange.drain()
+            if exchange.discarding:
+                # Nobody wants what is still to come.
+                self.reset(exchange, NO_ERROR)
+            else:
+                exchange.drain()
         self._say_goaway(_LAST_STREAM, NO_ERROR)
         self._out.append(_frame(_PING, 0, 0, _GOAWAY_PING))
         self._goaway_due = self.due(GOAWAY_PAUSE)
@@ -580,6 +586,7 @@ class HTTP2Engine:
             self._spend(REFUSED, "streams at once")
             self.reset(exchange, REFUSED_STREAM)
         elif fault is not None:
+            self._spend(RESET, "unacceptable requests")
             self.exchanges[id] = exchange
             exchange.ended = ended
             exchange.refuse(fault)
@@ -735,7 +742,7 @@ class HTTP2Engine:
         if len(frame) != 17:
             raise _ConnectionFault(FRAME_SIZE_ERROR, "PING of a wrong size")
         if flags & _ACK:
-            if self.parting and frame[9:] == _GOAWAY_PING:
+            if self._goaway_due is not None and frame[9:] == _GOAWAY_PING:
                 self._settle_goaway()
                 return
         else:
@@ -867,7 +874,7 @@ class HTTP2Engine:
         h2 = self._h2
         return min(
             h2.outbound_flow_control_window,
-            h2.max_outbound_frame_size,
+            MAX_FRAME,
             WRITE_SIZE - self._buffered,
         )
 
@@ -932,13 +939,12 @@ class HTTP2Engine:
     def _fill(self) -> None:
         """Let those whose turn it is put frames into the buffer."""
         h2, schedule = self._h2, self.schedule
-        largest = h2.max_outbound_frame_size
         while self._buffered < WRITE_SIZE:
             window = h2.outbound_flow_control_window
             exchange = schedule.next() if window > 0 else None
             if exchange is None:
                 return
-            exchange.send_frame(min(largest, window, MAX_FRAME))
+            exchange.send_frame(min(window, MAX_FRAME))
 
     def _write_out(self) -> bool:
         """One write of everything there is; whether there was anything."""
@@ -1052,7 +1058,7 @@ class HTTP2Engine:
                 dues.append(due)
         if not self.exchanges and self.timeouts.keep_alive is not None:
             idle_due = self._idle_since + self.timeouts.keep_alive
-            if idle_due <= now and not self.parting:
+            if idle_due <= now and self._goaway_due is None:
                 self._say_goaway(self._highest, NO_ERROR)
                 self._leave()
                 return

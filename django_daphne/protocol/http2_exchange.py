@@ -541,7 +541,8 @@ class Exchange:
     def _ended_response(self) -> None:
         """Our side is closed."""
         engine = self.engine
-        engine.served()
+        if not self._refused:
+            engine.served()
         self._request_due = None
         if self.ended:
             engine.forget(self)

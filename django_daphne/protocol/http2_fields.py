@@ -130,12 +130,30 @@ class BlockDecoder:
         """
         if block and min(block) <= 0x80:
             self._known.clear()
+            _check_resizing(block)
         try:
             return self._decoder.decode(block, raw=True)
         except OversizedHeaderListError as error:
             raise HeaderListTooLarge(str(error)) from error
         except HPACKError as error:
             raise NotHPACK(str(error) or type(error).__name__) from error
+
+
+def _check_resizing(block: bytes) -> None:
+    """Section 4.2: a block begins with two changes of the table's size at most.
+
+    hpack takes any number, and 80 KB of them keep it busy for a tenth of a second.
+    """
+    position = changes = 0
+    while position < len(block) and block[position] & 0xE0 == 0x20:
+        changes += 1
+        if changes > 2:
+            raise NotHPACK("more than two changes of the table's size")
+        longer = block[position] & 0x1F == 0x1F
+        position += 1
+        while longer and position < len(block):
+            longer = block[position] >= 0x80
+            position += 1
 
 
 # -- Writing ---------------------------------------------------------------------------

@@ -301,7 +301,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def parting(self) -> bool:
-        """Whether requests may still come that were sent before the client knew."""
+        """Whether a drained connection of HTTP/2 still has something to do."""
         return isinstance(self.engine, http2.HTTP2Engine) and self.engine.parting
 
     # -- Time --------------------------------------------------------------------------
