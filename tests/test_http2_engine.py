@@ -8,6 +8,10 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, StreamEnded, StreamReset
+from h2.settings import SettingCodes
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -2024,6 +2028,27 @@ class Floods(EngineTestCase):
                 conversation.feed(*[part] * 3000)
                 self.assertEqual(conversation.goaway.code, ENHANCE_YOUR_CALM)
 
+    def test_tiny_windows(self) -> None:
+        """A response is asked for byte by byte."""
+        conversation = Conversation(greeting=PREFACE + settings(INITIAL_WINDOW_SIZE=0))
+        conversation.ask().answer(200, [], bytes(50_000))
+        sent = 0
+        while not conversation.wire.ended:
+            sent += 1
+            conversation.feed(h2.window_update(1, 1))
+        self.assertEqual(conversation.goaway.code, ENHANCE_YOUR_CALM)
+        self.assertLess(sent, 3000)
+
+    def test_small_events_to_a_client_that_opens_its_window_for_each(self) -> None:
+        conversation = Conversation()
+        stream = conversation.ask()
+        stream.engine.start(200, [], b"", True)
+        for _ in range(5000):
+            stream.engine.body(b"event", True)
+            conversation.hear()
+            conversation.feed(h2.window_update(1, 5), h2.window_update(0, 5))
+        self.assertIsNone(conversation.wire.ended)
+
     def test_frames_on_dead_streams(self) -> None:
         for part in (h2.reset(1), h2.window_update(1, 1), h2.data(1, b"")):
             conversation = Conversation()
@@ -2416,3 +2441,110 @@ class Tunnels(EngineTestCase):
         part = self.conversation.peer.headers(1, [(b"a", b"b")], END_STREAM)
         self.resets(self.conversation, PROTOCOL_ERROR, part)
         self.assertEqual(socket.told, ["lost"])
+
+
+# -- An oracle -------------------------------------------------------------------------
+
+
+class OracleTests(unittest.TestCase):
+    """h2's own client, with all its validation, finds nothing to object to."""
+
+    @hypothesis_settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["GET", "HEAD", "POST"]),
+                st.integers(0, 40_000),
+                st.lists(st.integers(0, 70_000), min_size=1, max_size=3),
+                st.sampled_from([200, 204, 304, 404]),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=8,
+        ),
+        st.integers(1000, 100_000),
+        st.integers(0, 4096),
+    )
+    def test_conversations(
+        self,
+        requests: list[tuple[str, int, list[int], int, bool]],
+        window: int,
+        table: int,
+    ) -> None:
+        oracle = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        oracle.initiate_connection()
+        oracle.update_settings(
+            {
+                SettingCodes.INITIAL_WINDOW_SIZE: window,
+                SettingCodes.HEADER_TABLE_SIZE: table,
+                SettingCodes.ENABLE_PUSH: 0,
+            }
+        )
+        conversation = Conversation(greeting=None)
+        wire = conversation.wire
+        bodies: dict[int, int] = {}
+        uploads: dict[int, int] = {}
+        ended: set[int] = set()
+        heard = 0
+        for method, upload, _, _, trailers in requests:
+            id = oracle.get_next_available_stream_id()
+            fields = [
+                (":method", method),
+                (":scheme", "https"),
+                (":path", f"/{id}"),
+                (":authority", "example.org"),
+                *([("te", "trailers")] if trailers else []),
+            ]
+            uploads[id] = upload if method == "POST" else 0
+            oracle.send_headers(id, fields, end_stream=not uploads[id])
+            bodies[id] = 0
+        for _ in range(2000):
+            wire.deliver(oracle.data_to_send())
+            wire.turns()
+            for stream in conversation.streams:
+                if stream.untaken:
+                    stream.take()
+                if stream.ended and not stream.answered:
+                    _, _, sizes, status, trailers = requests[stream.engine.id // 2]
+                    stream.answered = True
+                    promised = trailers and stream.head.trailers_accepted
+                    for number, size in enumerate(sizes):
+                        more = number + 1 < len(sizes)
+                        if number:
+                            stream.engine.body(bytes(size), more, promised)
+                        else:
+                            fields = [(b"X-Id", b"%d" % stream.engine.id)]
+                            stream.engine.start(
+                                status, fields, bytes(size), more, promised
+                            )
+                    if promised:
+                        stream.engine.trailers([(b"digest", b"x" * 50)])
+            wire.turns()
+            written = bytes(wire.written[heard:])
+            heard += len(written)
+            for event in oracle.receive_data(written):
+                if isinstance(event, DataReceived):
+                    bodies[event.stream_id] += len(event.data)
+                    oracle.acknowledge_received_data(
+                        event.flow_controlled_length, event.stream_id
+                    )
+                elif isinstance(event, StreamEnded):
+                    ended.add(event.stream_id)
+                assert not isinstance(event, StreamReset | ConnectionTerminated), event
+            for id, left in uploads.items():
+                room = min(
+                    left,
+                    oracle.local_flow_control_window(id) if left else 0,
+                    oracle.max_outbound_frame_size,
+                )
+                if room:
+                    uploads[id] -= room
+                    oracle.send_data(id, bytes(room), end_stream=not uploads[id])
+            if len(ended) == len(requests):
+                break
+        self.assertEqual(ended, set(bodies))
+        for id, size in bodies.items():
+            method, _, sizes, status, _ = requests[id // 2]
+            pretended = method == "HEAD" or status in (204, 304)
+            self.assertEqual(size, 0 if pretended else sum(sizes))
+        self.assertEqual(conversation.engine.exchanges, {})

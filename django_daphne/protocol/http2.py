@@ -847,8 +847,13 @@ class HTTP2Engine:
         if not self._flush_due:
             self.send_soon()
 
-    def send_data(self, id: int, data: bytes, end: bool) -> None:
-        """One DATA frame; there is room for it."""
+    def send_data(
+        self, id: int, data: bytes, end: bool, squeezed: bool = False
+    ) -> None:
+        """One DATA frame; there is room for it.
+
+        ``squeezed``: it would be larger if the client's window were.
+        """
         size = len(data)
         self._out.append(
             size.to_bytes(3) + (b"\0\1" if end else b"\0\0") + id.to_bytes(4)
@@ -859,7 +864,8 @@ class HTTP2Engine:
         if end:
             self._h2.sent_end(id)
         self._buffered += size + 9
-        self._patience.earn(SENT)
+        if not squeezed:
+            self._patience.earn(SENT)
         if not self._flush_due:
             self.send_soon()
 

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 SEND_HIGH_WATER = 64 * 1024
 SEND_LOW_WATER = 16 * 1024
 
+#: Frames smaller than this that a window does not let be larger are the client's doing:
+#: each byte of a response can be made to cost us a frame.
+SQUEEZED = 256
+
 #: What we read and throw away of a body that the application did not want, rather than
 #: reset the stream: some clients then forget the answer that they have.
 DISCARD_LIMIT = 64 * 1024
@@ -509,7 +513,7 @@ class Exchange:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._unsent_size -= size
         if unsent:
-            engine.send_data(self.id, data, False)
+            engine.send_data(self.id, data, False, size == window < SQUEEZED)
             if size == window:
                 engine.schedule.discard(self)
             self._progressed()

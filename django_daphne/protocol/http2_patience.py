@@ -34,7 +34,8 @@ NUISANCE = 1
 
 #: What a complete response gives back: two requests served allow one to be reset.
 SERVED = 5
-#: What a DATA frame sent gives back: some clients open their windows for each one.
+#: What a DATA frame sent gives back: some clients open their windows for each one. A
+#: frame that is tiny because the window is gives back nothing.
 SENT = 2
 
 
