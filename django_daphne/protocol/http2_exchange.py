@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 SEND_HIGH_WATER = 64 * 1024
 SEND_LOW_WATER = 16 * 1024
 
-#: Frames smaller than this that a window does not let be larger are the client's doing:
+#: Frames smaller than this although more waits are the doing of the client's windows:
 #: each byte of a response can be made to cost us a frame.
 SQUEEZED = 256
 
@@ -513,7 +513,7 @@ class Exchange:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._unsent_size -= size
         if unsent:
-            engine.send_data(self.id, data, False, size == window < SQUEEZED)
+            engine.send_data(self.id, data, False, size < SQUEEZED)
             if size == window:
                 engine.schedule.discard(self)
             self._progressed()
