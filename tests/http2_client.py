@@ -159,7 +159,7 @@ class WebSocketOverHTTP2:
         response = self.response
         self.client.read_until(lambda: len(response.body) >= self._read + size)
         begin, self._read = self._read, self._read + size
-        return response.body[begin : self._read]
+        return bytes(response.body[begin : self._read])
 
     def read_frame(self) -> Sent:
         head = self._exactly(2)

@@ -121,7 +121,7 @@ class Response:
 
     informational: list[Fields] = field(default_factory=list)
     headers: Fields = field(default_factory=list)
-    body: bytes = b""
+    body: bytearray = field(default_factory=bytearray)
     trailers: Fields = field(default_factory=list)
     complete: bool = False
     #: The code of the reset, if it was.

@@ -511,6 +511,7 @@ class Stopping(HTTP2TestCase):
         client.read_to_end()
         self.assertEqual([f.number for f in client.of(GOAWAY)], [2**31 - 1, 1])
         self.assertEqual({f.code for f in client.of(GOAWAY)}, {NO_ERROR})
+        client.close()
         server.join()
 
     def test_requests_in_progress_are_finished(self) -> None:
@@ -536,6 +537,7 @@ class Stopping(HTTP2TestCase):
         client.read_to_end()
         last = client.of(GOAWAY)[-1].number
         self.assertEqual(crossing in client.responses, crossing <= last)
+        client.close()
         server.join()
 
     def test_a_request_under_way_at_the_first_goaway_is_served(self) -> None:
@@ -552,6 +554,7 @@ class Stopping(HTTP2TestCase):
             data += piece
         client.feed(data)
         self.assertEqual(json.loads(client.answer(3).body)["path"], "/late")
+        client.close()
         server.join()
 
     def test_a_response_that_is_taken_slowly_is_finished(self) -> None:
@@ -574,6 +577,7 @@ class Stopping(HTTP2TestCase):
         client.send(h2.window_update(id, 1000))
         self.assertEqual(len(client.answer(id).body), 130_000)
         client.read_to_end()
+        client.close()
         server.join()
 
 
