@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import environment
 import machine
+from certificate import Certificate
 from problems import DidNotStart, ServerFailed
 from servers import Launch, Server
 
@@ -48,6 +49,7 @@ class RunningServer:
         self._log = log
         self.port = port
         self.http_url = f"http://127.0.0.1:{port}/"
+        self.https_url = f"https://127.0.0.1:{port}/"
         self.websocket_url = f"ws://127.0.0.1:{port}/"
 
     def cpu_clocks(self) -> dict[int, float]:
@@ -69,13 +71,16 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def run_server(server: Server, app: str, core: int) -> Iterator[RunningServer]:
+def run_server(
+    server: Server, app: str, core: int, tls: Certificate | None = None
+) -> Iterator[RunningServer]:
     """A fresh server, listening; gone with all its processes when the block ends.
 
     :raises DidNotStart: with the tail of its output.
     """
     port = _free_port()
-    command = ["taskset", "--cpu-list", str(core), *server.command(Launch(app, port))]
+    launch = Launch(app, port, tls)
+    command = ["taskset", "--cpu-list", str(core), *server.command(launch)]
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         log = Path(directory) / "output"
         with log.open("wb") as output:

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from certificate import Certificate
+
 #: More connections than any case opens. Servers that cap them by default could not
 #: hold 5,000 WebSockets.
 MANY_CONNECTIONS = 16384
 
 HTTP1 = "http1"
+HTTP2 = "http2"
 WEBSOCKET = "websocket"
 
 
@@ -24,6 +27,16 @@ class Launch:
 
     app: str
     port: int
+    tls: Certificate | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """With TLS, as Twisted writes it."""
+        assert self.tls is not None
+        return (
+            f"ssl:{self.port}:interface=127.0.0.1"
+            f":privateKey={self.tls.key}:certKey={self.tls.chain}"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,19 @@ def _django_daphne(launch: Launch) -> list[str]:
     # the access log.
     return [
         *("python", "-m", "django_daphne"),
-        *("-v", "0", "-p", str(launch.port), launch.app),
+        *("-v", "0", *_where(launch), launch.app),
     ]
 
 
 def _daphne(launch: Launch) -> list[str]:
-    return ["daphne", "-v", "0", "-p", str(launch.port), launch.app]
+    return ["daphne", "-v", "0", *_where(launch), launch.app]
+
+
+def _where(launch: Launch) -> list[str]:
+    """In the words of Daphne's command line and ours."""
+    if launch.tls is None:
+        return ["-p", str(launch.port)]
+    return ["-e", launch.endpoint]
 
 
 def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
@@ -66,21 +86,29 @@ def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
 
 
 def _hypercorn(launch: Launch) -> list[str]:
+    tls = launch.tls
     return [
         *("hypercorn", "--bind", f"127.0.0.1:{launch.port}"),
         *("--workers", "1", "--worker-class", "uvloop"),
         # Off by default; Daphne, Uvicorn and we ping every 20 seconds.
         *("--websocket-ping-interval", "20"),
+        *(("--certfile", str(tls.chain), "--keyfile", str(tls.key)) if tls else ()),
         *("--log-level", "WARNING", launch.app),
     ]
 
 
 def _granian(launch: Launch) -> list[str]:
+    tls = launch.tls
     return [
         *("granian", "--port", str(launch.port)),
         *("--interface", "asgi", "--workers", "1", "--loop", "uvloop"),
         # Backlog / workers, 1024, by default: it counts open WebSockets.
         *("--backpressure", str(MANY_CONNECTIONS)),
+        *(
+            ("--ssl-certificate", str(tls.chain), "--ssl-keyfile", str(tls.key))
+            if tls
+            else ()
+        ),
         *("--log-level", "warning", launch.app),
     ]
 
@@ -98,13 +126,14 @@ def _gunicorn(launch: Launch) -> list[str]:
 _HTTP1_ONLY = frozenset({HTTP1})
 _WEBSOCKET_ONLY = frozenset({WEBSOCKET})
 _BOTH = _HTTP1_ONLY | _WEBSOCKET_ONLY
+_ALL = _BOTH | {HTTP2}
 
 #: The row the others are compared with.
 OURS = "django-daphne"
 
 SERVERS = (
-    Server(OURS, "django-daphne", _BOTH, _django_daphne),
-    Server("daphne", "daphne", _BOTH, _daphne),
+    Server(OURS, "django-daphne", _ALL, _django_daphne),
+    Server("daphne", "daphne", _ALL, _daphne),
     Server("uvicorn-httptools", "uvicorn", _HTTP1_ONLY, _uvicorn("--http=httptools")),
     Server("uvicorn-zttp", "uvicorn", _HTTP1_ONLY, _uvicorn("--http=zttp")),
     *(
@@ -116,7 +145,7 @@ SERVERS = (
         )
         for engine in ("websockets-sansio", "websockets", "wsproto")
     ),
-    Server("hypercorn", "hypercorn", _BOTH, _hypercorn),
-    Server("granian", "granian", _BOTH, _granian),
+    Server("hypercorn", "hypercorn", _ALL, _hypercorn),
+    Server("granian", "granian", _ALL, _granian),
     Server("gunicorn", "gunicorn", _BOTH, _gunicorn),
 )

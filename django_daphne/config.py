@@ -210,6 +210,8 @@ class Limits:
     #: Fields in a header section.
     header_count: int = setting(100, size)
     body_bytes: int | None = setting(None, size_or_none)
+    #: Streams that a client may have open at once on one HTTP/2 connection.
+    streams: int = setting(100, size)
     #: Connections the kernel completes before we accept them.
     backlog: int = setting(2048, size)
 
@@ -262,6 +264,8 @@ class Config:
     """A server, described. Build it with :func:`build_config`."""
 
     bind: tuple[Bind, ...] = (parse_bind("127.0.0.1:8000"),)
+    #: Whether HTTP/2 is spoken with clients that want it.
+    http2: bool = setting(True, boolean)
     #: None: the caller supplies FORCE_SCRIPT_NAME or "".
     root_path: str | None = setting(None, root_path)
     lifespan: str = setting("auto", one_of("auto", "on", "off"))
@@ -282,8 +286,8 @@ _SECTIONS: dict[str, type] = {
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("REDIRECT_BIND", "TLS", "HTTP2", "PROXY", "WORKERS", "WORKER", "MONITOR"),
-    "LIMITS": ("CONNECTIONS", "CONCURRENCY", "STREAMS", "MINIMUM_RATE"),
+    "": ("REDIRECT_BIND", "TLS", "PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
 }
 
 

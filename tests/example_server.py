@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from .listening import Authority
+
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = ROOT / "example_project" / "manage.py"
 
@@ -36,6 +38,12 @@ COMMANDS = {
     ],
     "runserver, reloading": ["manage.py", "runserver", "127.0.0.1:{port}"],
     "runasgi": [str(MANAGE), "runasgi", "127.0.0.1:{port}"],
+    "runasgi, TLS": [
+        str(MANAGE),
+        "runasgi",
+        "ssl:{port}:interface=127.0.0.1"
+        ":privateKey={directory}/key.pem:certKey={directory}/full.pem",
+    ],
     "django-daphne": [
         "-m",
         "django_daphne",
@@ -70,7 +78,8 @@ class ExampleServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        scheme = "https" if "TLS" in self.command else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     @property
     def output(self) -> str:
@@ -100,7 +109,10 @@ class ExampleServer:
         self.process = subprocess.Popen(
             [
                 sys.executable,
-                *(part.format(port=self.port) for part in COMMANDS[self.command]),
+                *(
+                    part.format(port=self.port, directory=self.directory)
+                    for part in COMMANDS[self.command]
+                ),
             ],
             env=self.environment,
             cwd=self.cwd,
@@ -186,5 +198,7 @@ def seeded(
     server = ExampleServer(command, **environment)
     cleanup(server.close)
     server.seed()
+    if "TLS" in command:
+        Authority(server.directory)
     server.start()
     return server

@@ -441,7 +441,7 @@ class Process:
     @property
     def url(self) -> str:
         if self._url is None:
-            self._url = self.expect(r"Listening on (http://\S+)")[1]
+            self._url = self.expect(r"Listening on (https?://\S+)")[1]
         return self._url
 
     @property

@@ -36,6 +36,8 @@ class Case(abc.ABC):
     #: What a server must speak to have a row.
     needs: ClassVar[str]
     app: ClassVar[str] = "bench_app:app"
+    #: Whether servers are started with TLS.
+    tls: ClassVar[bool] = False
     #: Programs that must be installed, besides taskset.
     tools: ClassVar[tuple[str, ...]] = ()
     open_files: ClassVar[int] = 1024
@@ -63,7 +65,8 @@ class Case(abc.ABC):
 def all_cases() -> tuple[type[Case], ...]:
     # Here, for the modules import Case from this one.
     from .http1_hello import Http1Hello
+    from .http2_hello import Http2Hello
     from .ws_echo import WebSocketEcho
     from .ws_idle import WebSocketIdle
 
-    return (Http1Hello, WebSocketEcho, WebSocketIdle)
+    return (Http1Hello, Http2Hello, WebSocketEcho, WebSocketIdle)

@@ -92,13 +92,15 @@ async def open_listeners(
     binds: Iterable[Bind],
     *,
     backlog: int,
+    http2: bool = False,
     on_reactor_stop: Callable[[], None] | None = None,
 ) -> list[Listener]:
     """Claim every bind; nothing stays open when one cannot be had.
 
     A bind may give several listeners (``systemd:``). ``backlog`` applies where the bind
-    has none of its own. ``on_reactor_stop`` is called when a Twisted plugin asks its
-    reactor to stop; the server is to stop gracefully.
+    has none of its own. ``http2`` offers HTTP/2 to TLS clients. ``on_reactor_stop`` is
+    called when a Twisted plugin asks its reactor to stop; the server is to stop
+    gracefully.
 
     :raises BindError: one line that begins with the bind.
     """
@@ -110,9 +112,9 @@ async def open_listeners(
             if bind.kind is BindKind.ENDPOINT:
                 from .twisted_endpoints import open_endpoint
 
-                listeners.append(await open_endpoint(bind, on_reactor_stop))
+                listeners.append(await open_endpoint(bind, http2, on_reactor_stop))
             else:
-                listeners += await _open_sockets(bind, backlog, inherited)
+                listeners += await _open_sockets(bind, backlog, http2, inherited)
         _refuse_overlap(listeners)
     except BaseException:
         inherited.give_back()
@@ -131,15 +133,15 @@ def _twisted_last(binds: Sequence[Bind]) -> list[Bind]:
 
 
 async def _open_sockets(
-    bind: Bind, backlog: int, inherited: InheritedSockets
+    bind: Bind, backlog: int, http2: bool, inherited: InheritedSockets
 ) -> list[Listener]:
     backlog = bind.backlog or backlog
     if bind.kind is BindKind.TCP:
         context = None
         if bind.tls is not None:
-            from .tls import endpoint_context
+            from .tls import alpn_protocols, endpoint_context
 
-            context = endpoint_context(bind, bind.tls)
+            context = endpoint_context(bind, bind.tls, alpn_protocols(http2))
         sockets = await _open_tcp(bind)
         return [SocketListener(bind, sockets, backlog=backlog, context=context)]
     if bind.kind is BindKind.UNIX:

@@ -25,10 +25,10 @@ from ..application.lifespan import Lifespan
 from ..application.websocket import WebSocketStream
 from ..binds import Bind, BindKind
 from ..config import Config
-from ..protocol.http1 import Head, HTTP1Engine, Stream
 from ..protocol.websocket_handshake import read_handshake
+from ..protocol.wire import Stream
 from .clock import Clock
-from .connection import Connection
+from .connection import Carrier, Connection, Head
 from .endpoints import Listener, SocketListener, open_listeners
 
 #: WebSockets closed in one turn while draining: thousands that reconnect at the same
@@ -97,7 +97,10 @@ class Server:
         backlog = self.config.limits.backlog
         if self._sockets is None:
             self.listeners = await open_listeners(
-                self.config.bind, backlog=backlog, on_reactor_stop=self._stop_requested
+                self.config.bind,
+                backlog=backlog,
+                http2=self.config.http2,
+                on_reactor_stop=self._stop_requested,
             )
             return
         self.listeners = [
@@ -158,11 +161,11 @@ class Server:
             end = began + timeouts.graceful
             farewell = end - timeouts.application_close
             cancel = end - min(RESERVE, timeouts.application_close / 5)
-        await self._wait_for_streams(farewell)
+        await self._wait_for_streams(closing, farewell)
         if self.context.streams:
             for stream in tuple(self.context.streams):
                 stream.say_goodbye()
-            await self._wait_for_streams(cancel)
+            await self._wait_for_streams(closing, cancel)
         closing.cancel()
         await self._end_streams()
         await self._end_lifespan(end)
@@ -177,7 +180,7 @@ class Server:
         return Connection(self)
 
     def begin_websocket(
-        self, connection: Connection, engine: HTTP1Engine, head: Head
+        self, connection: Connection, engine: Carrier, head: Head
     ) -> Stream:
         """Begin a WebSocket from the head of its handshake.
 
@@ -204,10 +207,21 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
 
-    async def _wait_for_streams(self, until: float | None) -> None:
-        """Return when no stream is left, at ``until``, or in a hurry."""
+    def _parting(self) -> bool:
+        return any(connection.parting for connection in self.connections)
+
+    async def _wait_for_streams(
+        self, closing: asyncio.Task[None], until: float | None
+    ) -> None:
+        """Return when no stream is left, at ``until``, or in a hurry.
+
+        ``closing`` is what tells the connections, which may bring forth more streams:
+        a client of HTTP/2 is told in two steps.
+        """
         loop = self.context.loop
-        while self.context.streams and not self._hurry.is_set():
+        while not self._hurry.is_set() and (
+            self.context.streams or not closing.done() or self._parting()
+        ):
             left = STREAM_POLL
             if until is not None:
                 left = min(left, until - loop.time())

@@ -13,12 +13,16 @@ from ..binds import Bind, EndpointTLS
 from ..errors import BindError
 from .refusals import refusal
 
-#: What we speak after the handshake (RFC 7301).
-PROTOCOLS = ["http/1.1"]
+
+def alpn_protocols(http2: bool) -> list[str]:
+    """What we speak after the handshake (RFC 7301), the best first."""
+    return ["h2", "http/1.1"] if http2 else ["http/1.1"]
 
 
-def endpoint_context(bind: Bind, tls: EndpointTLS) -> ssl.SSLContext:
-    """A server's context for the files of ``tls``.
+def endpoint_context(
+    bind: Bind, tls: EndpointTLS, protocols: list[str]
+) -> ssl.SSLContext:
+    """A server's context for the files of ``tls``, which negotiates ``protocols``.
 
     TLS 1.2 at least (RFC 8996 retires what came before), the interpreter's ciphers,
     no client certificates.
@@ -35,7 +39,7 @@ def endpoint_context(bind: Bind, tls: EndpointTLS) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.tls12_only:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(PROTOCOLS)
+    context.set_alpn_protocols(protocols)
     _load_certificate(bind, tls, context)
     if tls.extra_chain is not None:
         # OpenSSL completes the chain it sends from the certificates it knows, where

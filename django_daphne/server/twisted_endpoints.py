@@ -21,6 +21,7 @@ from ..binds import Bind
 from ..errors import BindError
 from .endpoints import Address, Listener, MakeProtocol
 from .refusals import explain, refusal
+from .tls import alpn_protocols
 from .twisted_reactor import GuestReactor, attach_reactor
 from .twisted_transport import AdapterFactory, socket_name
 
@@ -30,13 +31,15 @@ logger = logging.getLogger("django_daphne.server")
 class TwistedListener(Listener):
     """A Twisted endpoint. It accepts from the first moment, and holds until started."""
 
-    def __init__(self, bind: Bind, reactor: GuestReactor, endpoint: Any) -> None:
+    def __init__(
+        self, bind: Bind, reactor: GuestReactor, endpoint: Any, http2: bool
+    ) -> None:
         self.bind = bind
         self.url = bind.text
         self.address: Address = bind.text
         self._reactor = reactor
         self._endpoint = endpoint
-        self._factory = AdapterFactory(reactor.loop)
+        self._factory = AdapterFactory(reactor.loop, alpn_protocols(http2))
         self._port: Any = None
         self._closed: list[Deferred[Any]] = []
 
@@ -52,7 +55,7 @@ class TwistedListener(Listener):
             raise explain(self.bind, problem) from None
         except Exception as problem:
             raise _refused(self.bind, problem) from None
-        _let_negotiate(self._port)
+        _let_negotiate(self._port, self._factory)
         self.address, self.url = _describe(self.bind, self._port)
 
     async def start(
@@ -83,7 +86,7 @@ class TwistedListener(Listener):
 
 
 async def open_endpoint(
-    bind: Bind, on_reactor_stop: Callable[[], None] | None
+    bind: Bind, http2: bool, on_reactor_stop: Callable[[], None] | None
 ) -> Listener:
     """Listen on what only Twisted can listen on.
 
@@ -99,7 +102,7 @@ async def open_endpoint(
         endpoint = serverFromString(  # type: ignore[no-untyped-call]
             reactor, bind.text
         )
-        listener = TwistedListener(bind, reactor, endpoint)
+        listener = TwistedListener(bind, reactor, endpoint, http2)
         await listener.listen()
     except BaseException as problem:
         await reactor.shut_down()
@@ -153,7 +156,7 @@ def _encrypts(port: Any) -> bool:
     return any(isinstance(factory, TLSMemoryBIOFactory) for factory in _factories(port))
 
 
-def _let_negotiate(port: Any) -> None:
+def _let_negotiate(port: Any, ours: AdapterFactory) -> None:
     """Let TLS see our protocols through what is wrapped around our factory.
 
     Twisted's TLS asks the factory right behind it (``haproxy:ssl:`` puts another
@@ -162,7 +165,7 @@ def _let_negotiate(port: Any) -> None:
     """
     for factory in _factories(port):
         if not interfaces.IProtocolNegotiationFactory.providedBy(factory):
-            factory.acceptableProtocols = AdapterFactory.acceptableProtocols
+            factory.acceptableProtocols = ours.acceptableProtocols
             alsoProvides(factory, interfaces.IProtocolNegotiationFactory)
 
 

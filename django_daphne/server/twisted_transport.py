@@ -27,7 +27,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from .endpoints import Address, MakeProtocol
-from .tls import PROTOCOLS
 
 #: How much Twisted buffers of what we write before it pauses us.
 HIGH_WATER = FileDescriptor.bufferSize
@@ -45,8 +44,9 @@ class AdapterFactory(Factory):
 
     noisy = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, protocols: list[str]) -> None:
         self.loop = loop
+        self._protocols = [protocol.encode("ascii") for protocol in protocols]
         self.make_protocol: MakeProtocol | None = None
         self.first_data_timeout: float | None = None
         #: Connections that have not sent a byte, or came before the start.
@@ -60,9 +60,8 @@ class AdapterFactory(Factory):
         for adapter in list(self.silent):
             adapter.begin()
 
-    @staticmethod
-    def acceptableProtocols() -> list[bytes]:
-        return [protocol.encode("ascii") for protocol in PROTOCOLS]
+    def acceptableProtocols(self) -> list[bytes]:
+        return self._protocols
 
     def close_silent(self) -> None:
         for adapter in list(self.silent):
