@@ -234,6 +234,14 @@ class WebSocketSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """What a serving process may use."""
+
+    #: Threads in which Django's handler answers requests.
+    threads: int | None = setting(None, size_or_none)
+
+
+@dataclass(frozen=True, slots=True)
 class Logging:
     access: bool = setting(True, boolean)
     format: str = setting("common", log_format)
@@ -273,6 +281,7 @@ class Config:
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     websocket: WebSocketSettings = WebSocketSettings()
+    worker: Worker = Worker()
     logging: Logging = Logging()
     hooks: Hooks = Hooks()
 
@@ -281,14 +290,19 @@ _SECTIONS: dict[str, type] = {
     "TIMEOUTS": Timeouts,
     "LIMITS": Limits,
     "WEBSOCKET": WebSocketSettings,
+    "WORKER": Worker,
     "LOGGING": Logging,
 }
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("REDIRECT_BIND", "TLS", "PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "": ("REDIRECT_BIND", "TLS", "PROXY", "WORKERS", "MONITOR"),
     "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
-}
+    "WORKER": (
+        "MAX_REQUESTS", "MAX_REQUESTS_JITTER", "MAX_LIFETIME", "MAX_RSS", "HEARTBEAT",
+        "PRELOAD",
+    ),
+}  # fmt: skip
 
 
 # -- Reading the dict ----------------------------------------------------------------

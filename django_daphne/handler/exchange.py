@@ -1,0 +1,348 @@
+"""One request and its response, between the loop and the request's thread.
+
+The first hop does all that is synchronous up to where the loop is needed: signals, the
+request object, middleware, the view, and with a synchronous view the whole way out,
+``close()`` included where that cannot be told from closing after sending. An
+asynchronous view costs a second hop, what is sent piece by piece another for closing.
+
+A client that goes away is heard by a task of its own, which cancels the request's, as
+Django does; a function that runs in the thread finishes, and what would come after it is
+dropped. However a request ends, it is closed once, in its thread: by ``close()`` of its
+response, or by ``request_finished`` where there is none. What comes last for a thread
+comes last in its queue, so nobody has to wait for it who is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import weakref
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any
+
+import django
+from asgiref.sync import AsyncToSync, SyncToAsync
+from django.conf import settings
+from django.core import signals
+from django.core.handlers.asgi import ASGIRequest, get_script_prefix
+from django.dispatch import Signal
+from django.http import FileResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix, set_urlconf
+from django.utils.log import log_response
+
+from ..conf import get_config
+from .grouping import tell_once
+from .hop import Work, hop, leased_worker
+from .inside import Away, Response, fetch
+from .outgoing import (
+    Message,
+    Send,
+    body_message,
+    head_of,
+    path_of,
+    send_file,
+    send_iterated,
+)
+from .threads import Worker, threads
+
+if TYPE_CHECKING:
+    from . import Handler
+
+Receive = Callable[[], Awaitable[Message]]
+
+#: Before 6.1 Django answers in a task of its own, and closes in the context that was
+#: there before.
+ANSWERS_IN_A_CHILD_TASK = django.VERSION < (6, 1)
+
+#: Whether the thread-sensitive context that a request is in was made for it alone.
+alone: contextvars.ContextVar[bool] = contextvars.ContextVar("alone", default=False)
+
+
+class Exchange:
+    """What :class:`~.Handler` does for one request whose body is complete."""
+
+    __slots__ = (
+        "_armed", "_before", "_body", "_cancelled", "_closed", "_disconnected",
+        "_handler", "_head", "_listener", "_parts", "_path", "_receive", "_request",
+        "_response", "_scope", "_send", "_surprise", "_task",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        handler: Handler,
+        scope: dict[str, Any],
+        receive: Receive,
+        send: Send,
+        body: IO[bytes],
+    ) -> None:
+        self._handler = handler
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._body = body
+        self._request: ASGIRequest | None = None
+        self._response: Any = None
+        self._closed = False
+        #: The context in which the response is closed; None: the present one.
+        self._before: contextvars.Context | None = None
+        self._head: Message | None = None
+        self._parts: list[bytes] | None = None
+        self._path: str | None = None
+        #: The client's going ends what the request's task does.
+        self._armed = True
+        #: It has, in other words: we cancelled the task.
+        self._cancelled = False
+        #: The client has gone, as far as we know.
+        self._disconnected = False
+        self._surprise: AssertionError | None = None
+
+    async def run(self) -> None:
+        """Answer, and close whatever was opened."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._listener = asyncio.get_running_loop().create_task(self._listen())
+        worker = None
+        try:
+            worker = await self._lease()
+            await self._run()
+        finally:
+            self._listener.cancel()
+            if worker is not None:
+                self._give_back(worker)
+        if self._surprise is not None:
+            raise self._surprise
+
+    async def _run(self) -> None:
+        try:
+            try:
+                await self._answer()
+            finally:
+                self._armed = False
+                if self._cancelled:
+                    self._task.uncancel()
+        except asyncio.CancelledError:
+            if not self._cancelled or self._task.cancelling():
+                await self._close_unattended()
+                raise
+        except BaseException as error:
+            await self._close()
+            # A server says by an OSError that the client has gone.
+            if not self._disconnected or not isinstance(error, OSError):
+                raise
+        await self._close()
+
+    # -- The client --------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        message = await self._receive()
+        if message["type"] != "http.disconnect":
+            self._surprise = AssertionError(
+                f"Invalid ASGI message after request body: {message['type']}"
+            )
+        self._disconnected = True
+        if self._armed:
+            self._armed = False
+            self._cancelled = True
+            self._task.cancel()
+
+    # -- The thread --------------------------------------------------------------------
+
+    async def _lease(self) -> Worker | None:
+        """The thread of this request, unless somebody else has one for it.
+
+        asgiref finds it through the thread-sensitive context.
+        """
+        if not alone.get() or getattr(AsyncToSync.executors, "current", None):
+            tell_once(
+                "Requests run where the code that calls the application has threads "
+                "for them: it is inside async_to_sync or a thread-sensitive context."
+            )
+            return None
+        worker = await threads.lease(get_config().worker.threads)
+        context = SyncToAsync.thread_sensitive_context.get()
+        SyncToAsync.context_to_thread_executor[context] = worker
+        return worker
+
+    def _give_back(self, worker: Worker) -> None:
+        # A task that outlives its request gets a thread of its own, as under Django.
+        context = SyncToAsync.thread_sensitive_context.get()
+        SyncToAsync.context_to_thread_executor.pop(context, None)
+        threads.give_back(worker)
+
+    # -- Answering, on the loop --------------------------------------------------------
+
+    async def _answer(self) -> None:
+        handler = self._handler
+        started = _has_async(signals.request_started)
+        if started:
+            tell_once(
+                "Asynchronous receivers of request_started have hops of their own."
+            )
+            set_script_prefix(get_script_prefix(self._scope))
+            await signals.request_started.asend(sender=type(handler), scope=self._scope)
+        whole = handler.answers_as_django
+        result = await hop(partial(self._begin, not started, whole))
+        while type(result) is Away:
+            result = await hop(partial(self._go_on, await fetch(result)))
+        if self._response is None:
+            tell_once("BaseHandler.get_response_async() was replaced, and is called.")
+            assert self._request is not None
+            response = await handler.run_get_response(self._request)
+            self._response = response
+            if handler.sends_as_django:
+                self._prepare(response)
+        await self._deliver()
+
+    async def _deliver(self) -> None:
+        send, response = self._send, self._response
+        if self._parts is not None:
+            assert self._head is not None
+            await send(self._head)
+            parts = self._parts
+            last = parts.pop()
+            for part in parts:
+                await send(body_message(part, True))
+            self._armed = False
+            await send(body_message(last, False))
+        elif self._path is not None:
+            assert self._head is not None
+            await send_file(self._head, self._path, send)
+        elif self._head is not None:
+            await send_iterated(
+                self._head, response, self._handler.chunk_size, self._send_to_the_end
+            )
+        else:
+            await self._handler.send_response(response, self._send_to_the_end)
+
+    async def _send_to_the_end(self, message: Message) -> None:
+        """``send``, after whose last message the client may go."""
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._armed = False
+        await self._send(message)
+
+    # -- Answering, in the thread ------------------------------------------------------
+
+    def _begin(self, start: bool, whole: bool, work: Work) -> Away | None:
+        handler, scope = self._handler, self._scope
+        if start:
+            set_script_prefix(get_script_prefix(scope))
+            signals.request_started.send(sender=type(handler), scope=scope)
+        request, refusal = handler.create_request(scope, self._body)
+        if request is None:
+            self._response = refusal
+            self._prepare(refusal)
+            return None
+        self._request = request
+        if ANSWERS_IN_A_CHILD_TASK:
+            self._before = contextvars.copy_context()
+        if not whole:
+            return None
+        set_urlconf(settings.ROOT_URLCONF)
+        assert handler.segment is not None
+        return self._take(handler.segment.enter(request, work), work)
+
+    def _go_on(
+        self, back: Callable[[Work], Response | Away], work: Work
+    ) -> Away | None:
+        return self._take(back(work), work)
+
+    def _take(self, response: Response | Away, work: Work) -> Away | None:
+        """What Django does with the response of its chain."""
+        if type(response) is Away:
+            return response
+        request, handler = self._request, self._handler
+        assert request is not None
+        response._resource_closers.append(request.close)
+        if response.status_code >= 400:
+            work.check()
+            log_response(
+                "%s: %s",
+                response.reason_phrase,
+                request.path,
+                response=response,
+                request=request,
+            )
+        response._handler_class = type(handler)
+        if isinstance(response, FileResponse):
+            response.block_size = handler.chunk_size
+        self._response = response
+        if handler.sends_as_django:
+            self._prepare(response)
+            if self._parts is not None and self._closes_unseen(response):
+                self._finish(work)
+        return None
+
+    def _prepare(self, response: HttpResponseBase) -> None:
+        """Find out how ``response`` is to be sent, and encode what there is of it."""
+        if not response.streaming:
+            self._head = head_of(response)
+            self._parts = [
+                part for part, _ in self._handler.chunk_bytes(response.content)
+            ]
+        elif (
+            not response.is_async
+            and type(response).__aiter__ is StreamingHttpResponse.__aiter__
+        ):
+            self._head = head_of(response)
+            self._path = path_of(response, self._scope.get("extensions"))
+
+    # -- Closing -----------------------------------------------------------------------
+
+    def _closes_unseen(self, response: HttpResponseBase) -> bool:
+        """Whether nobody could tell if ``response`` is closed before it is sent."""
+        return (
+            len(response._resource_closers) == 1
+            and type(response).close is HttpResponseBase.close
+            and "close" not in vars(response)
+            and type(self._request).close is ASGIRequest.close
+            and _has_only_djangos(signals.request_finished)
+        )
+
+    async def _close(self) -> None:
+        if not self._closed:
+            await hop(self._finish)
+
+    async def _close_unattended(self) -> None:
+        """:meth:`_close` for a task that is cancelled and has no time."""
+        worker = leased_worker()
+        if worker is None:
+            await self._close()
+        else:
+            work = Work(self._finish, asyncio.get_running_loop())
+            worker.last = work
+            worker.put(work)
+
+    def _finish(self, work: Work) -> None:
+        """Close the response, or end a request that has none; once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._response is None:
+            close = partial(signals.request_finished.send, sender=type(self._handler))
+        else:
+            close = self._response.close
+        try:
+            if self._before is None:
+                close()
+            else:
+                self._before.run(close)
+        finally:
+            self._body.close()
+
+
+def _has_async(signal: Signal) -> bool:
+    return any(receiver[-1] for receiver in signal.receivers)
+
+
+def _has_only_djangos(signal: Signal) -> bool:
+    for entry in signal.receivers:
+        receiver = entry[1]
+        if isinstance(receiver, weakref.ReferenceType):
+            receiver = receiver()
+        module = getattr(receiver, "__module__", None) or ""
+        if receiver is not None and not module.startswith("django."):
+            return False
+    return True
