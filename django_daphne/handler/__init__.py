@@ -12,9 +12,9 @@ threads for each request. Here
 - :mod:`~.view` is the innermost handler, in two halves;
 - :mod:`~.body` and :mod:`~.outgoing` are what comes in first and goes out last.
 
-What cannot be shown to be the same — a middleware with an asynchronous form of its own,
-a function of Django's that somebody has replaced — is called as Django calls it, and the
-logger ``django_daphne.handler`` says so once, at DEBUG.
+What cannot be shown to be the same — a middleware with an asynchronous form of its
+own, a function of Django's that somebody has replaced — is called as Django calls it,
+and the logger ``django_daphne.handler`` says so once, at DEBUG.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from asgiref.sync import SyncToAsync
 from django.core.exceptions import RequestAborted
 from django.core.handlers import asgi, base
 from django.core.handlers.asgi import ASGIHandler
-from django.core.handlers.base import BaseHandler
 
 from .body import read_body
 from .exchange import Exchange, Receive, alone

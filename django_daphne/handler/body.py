@@ -1,8 +1,8 @@
 """A request's body, complete before anything of Django's begins.
 
-As in Django: what ``FILE_UPLOAD_MAX_MEMORY_SIZE`` allows stays in memory, more goes into
-a temporary file. A disk may take its time, so files are written off the loop; and since
-nothing is received meanwhile, a client that is faster than the disk waits for it.
+As in Django: what ``FILE_UPLOAD_MAX_MEMORY_SIZE`` allows stays in memory, more goes
+into a temporary file. A disk may take its time, so files are written off the loop; and
+since nothing is received meanwhile, a client that is faster than the disk waits for it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _Spool:
 
     def _write(self, data: memoryview) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile()
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
         with data:
             self._file.write(data)
 

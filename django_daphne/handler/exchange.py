@@ -6,10 +6,10 @@ request object, middleware, the view, and with a synchronous view the whole way 
 asynchronous view costs a second hop, what is sent piece by piece another for closing.
 
 A client that goes away is heard by a task of its own, which cancels the request's, as
-Django does; a function that runs in the thread finishes, and what would come after it is
-dropped. However a request ends, it is closed once, in its thread: by ``close()`` of its
-response, or by ``request_finished`` where there is none. What comes last for a thread
-comes last in its queue, so nobody has to wait for it who is cancelled.
+Django does; a function that runs in the thread finishes, and what would come after it
+is dropped. However a request ends, it is closed once, in its thread: by ``close()`` of
+its response, or by ``request_finished`` where there is none. What comes last for a
+thread comes last in its queue, so nobody has to wait for it who is cancelled.
 """
 
 from __future__ import annotations
@@ -178,9 +178,7 @@ class Exchange:
         handler = self._handler
         started = _has_async(signals.request_started)
         if started:
-            tell_once(
-                "Asynchronous receivers of request_started have hops of their own."
-            )
+            tell_once("Asynchronous receivers of request_started are called apart.")
             set_script_prefix(get_script_prefix(self._scope))
             await signals.request_started.asend(sender=type(handler), scope=self._scope)
         whole = handler.answers_as_django
@@ -249,10 +247,11 @@ class Exchange:
     ) -> Away | None:
         return self._take(back(work), work)
 
-    def _take(self, response: Response | Away, work: Work) -> Away | None:
+    def _take(self, result: Response | Away, work: Work) -> Away | None:
         """What Django does with the response of its chain."""
-        if type(response) is Away:
-            return response
+        if isinstance(result, Away):
+            return result
+        response: Response = result
         request, handler = self._request, self._handler
         assert request is not None
         response._resource_closers.append(request.close)
@@ -275,13 +274,12 @@ class Exchange:
                 self._finish(work)
         return None
 
-    def _prepare(self, response: HttpResponseBase) -> None:
+    def _prepare(self, response: Response) -> None:
         """Find out how ``response`` is to be sent, and encode what there is of it."""
         if not response.streaming:
             self._head = head_of(response)
-            self._parts = [
-                part for part, _ in self._handler.chunk_bytes(response.content)
-            ]
+            chunks: Any = self._handler.chunk_bytes(response.content)
+            self._parts = [part for part, _ in chunks]
         elif (
             not response.is_async
             and type(response).__aiter__ is StreamingHttpResponse.__aiter__
@@ -291,13 +289,13 @@ class Exchange:
 
     # -- Closing -----------------------------------------------------------------------
 
-    def _closes_unseen(self, response: HttpResponseBase) -> bool:
+    def _closes_unseen(self, response: Response) -> bool:
         """Whether nobody could tell if ``response`` is closed before it is sent."""
         return (
             len(response._resource_closers) == 1
             and type(response).close is HttpResponseBase.close
             and "close" not in vars(response)
-            and type(self._request).close is ASGIRequest.close
+            and self._handler.request_class.close is ASGIRequest.close
             and _has_only_djangos(signals.request_finished)
         )
 

@@ -55,6 +55,12 @@ class GroupingHandler(BaseHandler):
 
     _grouping = False
 
+    # Django's, which its type hints do not tell.
+    _middleware_chain: Any
+    _view_middleware: list[Callable[..., Any]]
+    _template_response_middleware: list[Callable[..., Any]]
+    _get_response_async: Callable[..., Any]
+
     def load_middleware(self, is_async: bool = False) -> None:
         self.left_to_django = []
         self._view = View(self)
@@ -99,7 +105,7 @@ class GroupingHandler(BaseHandler):
 
     def _innermost(self, handler: Callable[..., Any]) -> Inside:
         reason = ""
-        if not is_djangos(BaseHandler._get_response_async, base):
+        if not is_djangos(type(self)._get_response_async, base):
             reason = "BaseHandler._get_response_async() is not Django's"
         if not is_djangos(handler, exception):
             reason = "what makes responses of its exceptions is not Django's"

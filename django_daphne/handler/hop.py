@@ -1,11 +1,11 @@
 """A function's way to a request's thread and back.
 
 :func:`hop` is what asgiref's ``sync_to_async`` is, without what costs time there: one
-queue, one future of the loop, one wake-up. What it keeps is all that code in the thread,
-and code on the loop beneath it, can see:
+queue, one future of the loop, one wake-up. What it keeps is all that code in the
+thread, and code on the loop beneath it, can see:
 
-- The function runs in a copy of the task's context, and what it sets there is set in the
-  task afterwards; ``asgiref.local.Local`` moves along.
+- The function runs in a copy of the task's context, and what it sets there is set in
+  the task afterwards; ``asgiref.local.Local`` moves along.
 - ``async_to_sync`` inside it reaches the loop it came from.
 - A task that is cancelled while it waits goes on at once. The thread cannot be stopped:
   it finds :attr:`Work.abandoned` at its next step. But where it waits itself, in
@@ -13,9 +13,9 @@ and code on the loop beneath it, can see:
 
 Below an ``async_to_sync`` of somebody else's, a waiting thread does the synchronous
 work, and asking any other would deadlock or find other database connections; a context
-with an executor, as tests and ``runserver --nothreading`` have, names the thread to use.
-In both cases, and with a version of asgiref that we do not know, asgiref itself makes
-the hop.
+with an executor, as tests and ``runserver --nothreading`` have, names the thread to
+use. In both cases, and with a version of asgiref that we do not know, asgiref itself
+makes the hop.
 """
 
 from __future__ import annotations
@@ -181,7 +181,8 @@ async def hop(function: Callable[[Work], _R]) -> _R:
         work = Work(function)
         try:
             run = SyncToAsync(work.through_asgiref, thread_sensitive=True)
-            return await run()
+            answer: _R = await run()
+            return answer
         except asyncio.CancelledError:
             work.abandoned = True
             raise

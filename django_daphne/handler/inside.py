@@ -14,7 +14,7 @@ Response = Any
 
 
 class Away(NamedTuple):
-    """What only the loop can do, and how to go on in the thread with what comes of it."""
+    """What only the loop can do, and how to go on in the thread with its outcome."""
 
     call: Callable[[], Awaitable[Response]]
     back: Callable[[Response, Exception | None, Work], Response | Away]

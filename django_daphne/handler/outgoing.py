@@ -2,9 +2,10 @@
 
 A plain response is a few byte strings. An asynchronous iterator is Django's to send. A
 synchronous one is iterated in the request's thread, which runs ahead of the client by
-:data:`AHEAD` bytes and no more: what has come until the loop gets to it leaves together,
-so that many small pieces cost little and one slow piece waits for no other. A file that
-is sent as it lies on the disk is the server's to send, by ``http.response.pathsend``.
+:data:`AHEAD` bytes and no more: what has come until the loop gets to it leaves
+together, so that many small pieces cost little and one slow piece waits for no other. A
+file that is sent as it lies on the disk is the server's to send, by
+``http.response.pathsend``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from inspect import getattr_static
 from typing import Any
 
@@ -26,7 +27,7 @@ from django.http.response import HttpResponseBase
 
 from .hop import Work, hop
 
-Message = MutableMapping[str, Any]
+Message = Mapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 #: Bytes that an iterator may be ahead of its client, before its thread waits.
@@ -78,7 +79,7 @@ def path_of(response: HttpResponseBase, extensions: Any) -> str | None:
         return None
     if not isinstance(response, FileResponse):
         return None
-    file = response.file_to_stream
+    file: Any = response.file_to_stream
     while isinstance(file, File) and getattr_static(type(file), "read") is _READ:
         file = file.file
     if type(file) not in _PLAIN_FILES or file.closed:

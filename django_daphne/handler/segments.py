@@ -5,8 +5,8 @@ of its own. Ours are merged: neighbours of the plain kind, those that have nothi
 hooks, become one :class:`Segment`. On the way in it runs its hooks in one hop, goes on
 with what is inside it in the same hop as far as that is synchronous, and runs its hooks
 on the way out. What Django makes of a hook that answers early or raises is kept: each
-hook stands for a layer, and what a layer raises becomes a response before the next layer
-sees it.
+hook stands for a layer, and what a layer raises becomes a response before the next
+layer sees it.
 
 The plan is made while Django builds its chain, from the inside out. It asks
 ``adapt_method_mode`` for each handler in the mode that the next middleware wants; there
@@ -185,7 +185,8 @@ def plan(handler: Any, is_async: bool) -> tuple[Segment, str]:
     middleware = getattr(handler, "__wrapped__", None)
     reason = why_apart(handler, middleware)
     if not reason:
-        within = segment_behind(middleware.get_response)  # type: ignore[union-attr]
+        assert isinstance(middleware, MiddlewareMixin)
+        within = segment_behind(middleware.get_response)
         assert within is not None
         return Segment(handler, (middleware, *within.middleware), within.inside), ""
     if is_async:

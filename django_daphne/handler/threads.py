@@ -1,11 +1,11 @@
 """The threads that requests are leased, one each, for as long as they last.
 
 Django keeps things in threads, database connections first, and so do middleware and
-views. So a request has one thread from its first synchronous call to its last, and gives
-it back only then: given back in between, what one user's request left in it would be
-found by another's. Threads live on between requests, as under WSGI, and the one that was
-given back last is taken first: a few stay warm, with their connections, and those that
-nobody has wanted for a while close theirs and end.
+views. So a request has one thread from its first synchronous call to its last, and
+gives it back only then: given back in between, what one user's request left in it would
+be found by another's. Threads live on between requests, as under WSGI, and the one that
+was given back last is taken first: a few stay warm, with their connections, and those
+that nobody has wanted for a while close theirs and end.
 
 Nothing is gained by a cap unless it is asked for. Most synchronous views wait, for a
 database or for somebody else's service, and a request that waits for a thread waits
@@ -32,8 +32,8 @@ from django.db import connections
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: Seconds after which a thread that no request has wanted ends: longer than the lulls of
-#: a site that is in use, and than most of what sets ``CONN_MAX_AGE``.
+#: Seconds after which a thread that no request has wanted ends: longer than the lulls
+#: of a site that is in use, and than most of what sets ``CONN_MAX_AGE``.
 IDLE = 120.0
 
 #: What threads get to close their connections when the process exits.

@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from django.core.handlers.base import BaseHandler, iscoroutinefunction
+from django.core.handlers import base
 from django.core.handlers.exception import response_for_exception
 
 from .hop import Work
 from .inside import Away, Request, Response
+
+#: As Django sees it: asgiref's before 6.0, Python's since.
+iscoroutinefunction: Callable[[Any], bool] = vars(base)["iscoroutinefunction"]
 
 
 class View:
@@ -28,7 +31,7 @@ class View:
     process_view: Sequence[Callable[..., Response]] = ()
     process_template_response: Sequence[Callable[..., Response]] = ()
 
-    def __init__(self, handler: BaseHandler) -> None:
+    def __init__(self, handler: base.BaseHandler) -> None:
         self._handler = handler
 
     def enter(self, request: Request, work: Work) -> Response | Away:
@@ -47,7 +50,7 @@ class View:
             if response:
                 break
         if response is None:
-            view = handler.make_view_atomic(callback)
+            view: Any = handler.make_view_atomic(callback)
             work.check()
             if iscoroutinefunction(view):
                 return Away(

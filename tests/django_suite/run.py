@@ -1,8 +1,8 @@
 """Run test modules of Django's own, with our handler in the place of Django's.
 
 ``python tests/django_suite/run.py DIRECTORY LABELS…``, where DIRECTORY is an unpacked
-source distribution of the Django that is installed. ``--theirs`` leaves Django's handler
-where it is. What remains of the command line goes to Django's ``runtests.py``.
+source distribution of the Django that is installed. ``--theirs`` leaves Django's
+handler where it is. What remains of the command line goes to Django's ``runtests.py``.
 
 Replaced are, before any test is imported, the handler that ASGI applications are, and
 the one that ``AsyncClient`` has, whose chain of middleware is the same. With
