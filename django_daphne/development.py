@@ -15,14 +15,16 @@ import socketserver
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as thread_pools
+from pathlib import Path
 from typing import cast
 
 from asgiref.sync import ThreadSensitiveContext
 
 from .application.context import Application, Receive, Scope, Send
 from .conf import get_config
-from .config import Config
+from .config import TLS, UNUSABLE_CERTIFICATE, Config
 from .development_log import log_access, log_refusals
+from .errors import ConfigurationError, Problem
 from .server.threaded import ThreadedServer
 
 #: What WebSockets, event streams and the application's own cleaning up get when the
@@ -49,6 +51,9 @@ class DevelopmentServer(socketserver.TCPServer):
     :raises ConfigurationError: when ``DJANGO_DAPHNE`` is wrong.
     """
 
+    #: Whether TLS is spoken.
+    secure = False
+
     allow_reuse_address = True
     request_queue_size = BACKLOG
 
@@ -62,6 +67,8 @@ class DevelopmentServer(socketserver.TCPServer):
         if ipv6:
             self.address_family = socket.AF_INET6
         self._config = development_config()
+        if self.secure:
+            self._config = over_tls(self._config, server_address[0])
         super().__init__(server_address, handler_class)
         self.server_port: int = self.server_address[1]
 
@@ -101,6 +108,15 @@ class DevelopmentServer(socketserver.TCPServer):
             raise failures[0]
 
 
+class SecureDevelopmentServer(DevelopmentServer):
+    """The same over TLS.
+
+    :raises ConfigurationError: when its certificate cannot be used.
+    """
+
+    secure = True
+
+
 #: The servers of this process, in practice one, and what is set when each has ended.
 _serving: list[tuple[ThreadedServer, threading.Event]] = []
 
@@ -130,6 +146,8 @@ def leave() -> None:
 def development_config() -> Config:
     """``settings.DJANGO_DAPHNE``, for a server that is stopped many times a day.
 
+    It serves plain HTTP on what it is given.
+
     :raises ConfigurationError: with everything that is wrong.
     """
     config = get_config()
@@ -139,7 +157,43 @@ def development_config() -> Config:
         graceful=GRACEFUL,
         application_close=GRACEFUL,
     )
-    return dataclasses.replace(config, bind=(), timeouts=timeouts)
+    return dataclasses.replace(
+        config, bind=(), redirect_bind=(), tls=None, timeouts=timeouts
+    )
+
+
+def over_tls(config: Config, host: str) -> Config:
+    """``config`` with the TLS of the settings, or with a certificate for ``host``.
+
+    :raises ConfigurationError: when there is no certificate that can be used.
+    """
+    from .server.certificates import examine
+
+    tls = get_config().tls or TLS(str(_certificate_for(host)))
+    config = dataclasses.replace(config, tls=tls)
+    problems, _ = examine(config)
+    if problems:
+        raise ConfigurationError(problems)
+    return config
+
+
+def _certificate_for(host: str) -> Path:
+    from .server.development_certificate import development_certificate
+
+    try:
+        # "0" is how Django's users write every address.
+        return development_certificate("0.0.0.0" if host == "0" else host)
+    except OSError as error:
+        raise ConfigurationError(
+            [
+                Problem(
+                    UNUSABLE_CERTIFICATE,
+                    "TLS",
+                    f"The development certificate cannot be kept: {error}.",
+                    "Set XDG_CACHE_HOME to a folder that can be written to, or TLS.",
+                )
+            ]
+        ) from None
 
 
 def in_one_thread(application: Application, thread: ThreadPoolExecutor) -> Application:

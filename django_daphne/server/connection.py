@@ -15,17 +15,18 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from ..application.context import Address, Peer, protocol_log
+from ..application.context import Peer, protocol_log
 from ..application.http import HTTPStream
 from ..protocol.http1 import Head, HTTP1Engine, Stream
 from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine
 from .clock import Clock
+from .peers import address, client_name
+from .tls_extension import tls_extension
 
 if TYPE_CHECKING:
     from .server import Server
@@ -95,6 +96,9 @@ class Connection(asyncio.Protocol):
         self._bind_data_received(engine.receive_data)
         server.connections.add(self)
         engine.start_reading()
+        if server.context.draining:
+            # It has shaken hands since.
+            engine.drain()
 
     def eof_received(self) -> bool:
         if self._closing:
@@ -276,10 +280,16 @@ class Connection(asyncio.Protocol):
             )
 
     def _name(self) -> str:
-        client = self.peer.client
-        if client is None:
-            return "a local client"
-        return f"{client[0]}:{client[1]}"
+        return client_name(self.peer.client)
+
+
+class RedirectConnection(Connection):
+    """A connection whose every request is answered with its https URL."""
+
+    __slots__ = ()
+
+    def _begin(self, engine: HTTP1Engine, head: Head) -> Stream:
+        return HTTPStream(self._server.redirect_context, engine, self.peer, head)
 
 
 #: How loud a report is. What strangers send wrong is no fault of ours to be woken for.
@@ -297,42 +307,7 @@ def _discard(data: bytes) -> None:
 def _peer_of(transport: asyncio.Transport) -> Peer:
     tls = transport.get_extra_info("ssl_object")
     return Peer(
-        _address(transport.get_extra_info("peername")),
-        _address(transport.get_extra_info("sockname"), server=True),
-        None if tls is None else _tls_extension(tls),
+        address(transport.get_extra_info("peername")),
+        address(transport.get_extra_info("sockname"), server=True),
+        None if tls is None else tls_extension(tls),
     )
-
-
-def _address(name: Any, server: bool = False) -> Address | None:
-    """A socket's name as scopes have it: host and port, or a Unix socket's path."""
-    if isinstance(name, tuple) and len(name) >= 2:
-        return (str(name[0]), int(name[1]))
-    if server and name:
-        path = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        return (path, None)
-    return None
-
-
-_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-
-
-def _cipher_suite(tls: ssl.SSLObject) -> int | None:
-    """The IANA number of the connection's cipher suite."""
-    cipher = tls.cipher()
-    if cipher is not None:
-        for known in tls.context.get_ciphers():
-            if known["name"] == cipher[0]:
-                return known["id"] & 0xFFFF
-    return None
-
-
-def _tls_extension(tls: ssl.SSLObject) -> dict[str, Any]:
-    """The ASGI ``tls`` extension (version 0.2)."""
-    return {
-        "server_cert": None,
-        "client_cert_chain": [],
-        "client_cert_name": None,
-        "client_cert_error": None,
-        "tls_version": _TLS_VERSIONS.get(tls.version() or ""),
-        "cipher_suite": _cipher_suite(tls),
-    }

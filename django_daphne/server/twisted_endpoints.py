@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet import address, error, interfaces
@@ -30,13 +30,19 @@ logger = logging.getLogger("django_daphne.server")
 class TwistedListener(Listener):
     """A Twisted endpoint. It accepts from the first moment, and holds until started."""
 
-    def __init__(self, bind: Bind, reactor: GuestReactor, endpoint: Any) -> None:
+    def __init__(
+        self,
+        bind: Bind,
+        reactor: GuestReactor,
+        endpoint: Any,
+        protocols: Sequence[str],
+    ) -> None:
         self.bind = bind
         self.url = bind.text
         self.address: Address = bind.text
         self._reactor = reactor
         self._endpoint = endpoint
-        self._factory = AdapterFactory(reactor.loop)
+        self._factory = AdapterFactory(reactor.loop, protocols)
         self._port: Any = None
         self._closed: list[Deferred[Any]] = []
 
@@ -52,7 +58,7 @@ class TwistedListener(Listener):
             raise explain(self.bind, problem) from None
         except Exception as problem:
             raise _refused(self.bind, problem) from None
-        _let_negotiate(self._port)
+        _let_negotiate(self._port, self._factory)
         self.address, self.url = _describe(self.bind, self._port)
 
     async def start(
@@ -83,9 +89,13 @@ class TwistedListener(Listener):
 
 
 async def open_endpoint(
-    bind: Bind, on_reactor_stop: Callable[[], None] | None
+    bind: Bind,
+    protocols: Sequence[str],
+    on_reactor_stop: Callable[[], None] | None,
 ) -> Listener:
     """Listen on what only Twisted can listen on.
+
+    ``protocols`` are what we speak after a TLS handshake, the best first.
 
     :raises BindError: when Twisted or the endpoint refuses, or the process has another
         reactor.
@@ -99,7 +109,7 @@ async def open_endpoint(
         endpoint = serverFromString(  # type: ignore[no-untyped-call]
             reactor, bind.text
         )
-        listener = TwistedListener(bind, reactor, endpoint)
+        listener = TwistedListener(bind, reactor, endpoint, protocols)
         await listener.listen()
     except BaseException as problem:
         await reactor.shut_down()
@@ -153,7 +163,7 @@ def _encrypts(port: Any) -> bool:
     return any(isinstance(factory, TLSMemoryBIOFactory) for factory in _factories(port))
 
 
-def _let_negotiate(port: Any) -> None:
+def _let_negotiate(port: Any, ours: AdapterFactory) -> None:
     """Let TLS see our protocols through what is wrapped around our factory.
 
     Twisted's TLS asks the factory right behind it (``haproxy:ssl:`` puts another
@@ -162,7 +172,7 @@ def _let_negotiate(port: Any) -> None:
     """
     for factory in _factories(port):
         if not interfaces.IProtocolNegotiationFactory.providedBy(factory):
-            factory.acceptableProtocols = AdapterFactory.acceptableProtocols
+            factory.acceptableProtocols = ours.acceptableProtocols
             alsoProvides(factory, interfaces.IProtocolNegotiationFactory)
 
 
