@@ -148,7 +148,7 @@ class FormTests(unittest.TestCase):
 
     def test_one_word_and_a_number_is_a_host(self) -> None:
         # An endpoint like this needs its argument's name: "onion:public_port=80".
-        self.assertParses("onion:80", TCP, host="onion", port=80)
+        self.assertNames("onion:80", "onion", 80)
 
     def test_escapes(self) -> None:
         self.assertEqual(parse_bind(r"unix:/a\:b\=c\\d").path, r"/a:b=c\d")

@@ -408,7 +408,17 @@ class TwistedTLSTests(ProcessTestCase):
         version, cipher, alpn = made["tls"]
         self.assertEqual((version, cipher), (client.version(), list(client.cipher())))
         self.assertEqual(alpn, "http/1.1")
-        self.assertGreater(made["ciphers"], 10)
+        self.assertEqual(
+            made["extension"],
+            {
+                "server_cert": self.authority.certificate.read_text(),
+                "client_cert_chain": [],
+                "client_cert_name": None,
+                "client_cert_error": None,
+                "tls_version": 0x0304,
+                "cipher_suite": 0x1302,
+            },
+        )
         client.close()
         self.event("lost")
         self.stop()

@@ -6,7 +6,7 @@ without anything of ours in between, so a change of engine has to tell the trans
 (:meth:`Connection.switch`).
 
 Two timers run on the shared clock: the engine's, and one that watches whether a peer
-takes what we have written.
+takes what we have written, and over TLS whether it answers our goodbye.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine
 from .clock import Clock
 from .peers import address, client_name
+from .taken import tcp_taken
 from .tls_extension import tls_extension
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ WRITE_HIGH_WATER = 64 * 1024
 #: timeout is disabled: a closed connection is nobody's to wait for.
 CLOSE_TIMEOUT = 60.0
 
+#: Seconds between looks at a connection with TLS that closes. A peer that has taken
+#: everything has that long to answer our goodbye (``close_notify``, RFC 8446 section
+#: 6.1).
+FAREWELL = 5.0
+
 
 #: SO_LINGER on, for 0 seconds: closing resets the connection.
 _RESET = struct.pack("ii", 1, 0)
@@ -52,9 +58,9 @@ class Connection(asyncio.Protocol):
     """Joins a transport to the engine that speaks its protocol."""
 
     __slots__ = (
-        "_closing", "_deadline", "_expired", "_paused", "_server", "_unwritten",
-        "_write_deadline", "clock", "data_received", "engine", "filed", "peer",
-        "transport", "writable", "write",
+        "_closing", "_deadline", "_expired", "_paused", "_server", "_taken",
+        "_taken_at", "_write_deadline", "clock", "data_received", "engine", "filed",
+        "peer", "transport", "writable", "write",
     )  # fmt: skip
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]
@@ -69,7 +75,8 @@ class Connection(asyncio.Protocol):
         self._deadline = 0
         self._expired: Callable[[], None] = _nothing
         self._write_deadline = 0
-        self._unwritten = 0
+        self._taken = 0
+        self._taken_at = 0.0
         self._closing = False
         self._paused = False
         # Some transports take the bound method when they are made, before
@@ -160,15 +167,15 @@ class Connection(asyncio.Protocol):
             return
         paused = self._paused
         self._stop_listening()
-        if not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        try:
-            self.transport.write_eof()
-        except OSError:
-            # asyncio's own, when the peer has just reset the connection.
-            self.transport.abort()
-            return
+        # Over TLS a direction cannot be closed alone: the client has been told that it
+        # is to close, and is heard out all the same.
+        if self.transport.can_write_eof():
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # asyncio's own, when the peer has just reset the connection.
+                self.transport.abort()
+                return
         if paused:
             self.transport.resume_reading()
         self._expired = self.transport.close
@@ -194,7 +201,7 @@ class Connection(asyncio.Protocol):
         self._deadline = 0
         self.write = _discard
         self._bind_data_received(_discard)
-        if self.transport.get_write_buffer_size():
+        if self.peer.tls is not None or self.transport.get_write_buffer_size():
             self._watch_writing()
 
     def _bind_data_received(self, receive_data: Callable[[bytes], None]) -> None:
@@ -234,26 +241,55 @@ class Connection(asyncio.Protocol):
                 self.clock.file(self, self._write_deadline)
 
     def _watch_writing(self) -> None:
-        seconds = self._server.config.timeouts.write
+        self._taken, _ = self._look_at_peer()
+        self._taken_at = self.clock.seconds
+        self._look_again()
+
+    def _look_again(self) -> None:
+        seconds = self._patience
         if seconds is None:
-            if not self._closing:
-                return
-            seconds = CLOSE_TIMEOUT
-        self._unwritten = self.transport.get_write_buffer_size()
+            return
+        if self._parting:
+            seconds = min(seconds, FAREWELL)
         self._write_deadline = self.clock.after(seconds)
         self.clock.file(self, self._write_deadline)
+
+    @property
+    def _patience(self) -> float | None:
+        """How long the peer may take nothing of what is written."""
+        seconds = self._server.config.timeouts.write
+        return CLOSE_TIMEOUT if seconds is None and self._closing else seconds
+
+    @property
+    def _parting(self) -> bool:
+        """Whether the peer still owes us a goodbye when it has taken everything."""
+        return self._closing and self.peer.tls is not None
+
+    def _look_at_peer(self) -> tuple[int, bool]:
+        """A number that grows with what the peer takes, and whether it has it all."""
+        unwritten = self.transport.get_write_buffer_size()
+        known = tcp_taken(self.transport.get_extra_info("socket"))
+        if known is None:
+            return -unwritten, False
+        return known[0], known[1] and not unwritten
 
     def _check_writing(self) -> None:
         """The peer had its time: it has taken something, or it is dropped."""
         self._write_deadline = 0
-        unwritten = self.transport.get_write_buffer_size()
-        if not unwritten:
+        if not self._parting and not self.transport.get_write_buffer_size():
             return
-        if unwritten < self._unwritten:
-            self._watch_writing()
+        taken, everything = self._look_at_peer()
+        if everything:
+            self.transport.abort()
             return
-        protocol_log.info("%s took nothing of the response in time", self._name())
-        self.abort()
+        now, patience = self.clock.seconds, self._patience
+        if taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        elif patience is None or now - self._taken_at >= patience:
+            protocol_log.info("%s took nothing of the response in time", self._name())
+            self.abort()
+            return
+        self._look_again()
 
     # -- Requests ----------------------------------------------------------------------
 

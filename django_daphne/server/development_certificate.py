@@ -13,7 +13,6 @@ import contextlib
 import ipaddress
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 FOLDER = "django_daphne"
 FILE = "development.pem"
@@ -55,11 +55,9 @@ def development_certificate(host: str) -> Path:
 
 
 def _cache_folder() -> Path:
-    # XDG Base Directory Specification: relative paths are to be ignored.
-    for name in (
-        "XDG_CACHE_HOME",
-        *(["LOCALAPPDATA"] if sys.platform == "win32" else []),
-    ):
+    # The second is Windows'. XDG Base Directory Specification: a relative path is to be
+    # ignored.
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         folder = Path(os.environ.get(name, ""))
         if folder.is_absolute():
             return folder
@@ -101,9 +99,7 @@ def _make(names: Iterable[str]) -> bytes:
         .not_valid_after(now + LIFETIME)
         .add_extension(x509.SubjectAlternativeName(list(map(_general, names))), False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-        .add_extension(
-            x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), False
-        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
         .add_extension(
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
         )

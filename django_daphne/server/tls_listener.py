@@ -176,6 +176,9 @@ def tls_options(
         "ssl_handshake_timeout": (
             NEVER if handshake_timeout is None else handshake_timeout
         ),
+        # The loops would cut what a slow client has not taken yet; the connection
+        # itself knows better.
+        "ssl_shutdown_timeout": NEVER,
     }
 
 
