@@ -26,6 +26,7 @@ PROGRAMS = {
     "curl": ("curl",),
     "haproxy": ("haproxy",),
     "nginx": ("nginx",),
+    "openssl": ("openssl",),
     "python2.7": ("python2.7",),
     "redis": ("redis-server",),
     "wrk": ("wrk",),

@@ -135,7 +135,7 @@ class TLSListener(SocketListener):
     def _accept(self, listening: socket.socket) -> None:
         for _turn in range(ACCEPT_BATCH):
             try:
-                sock, _name = listening.accept()
+                sock, name = listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionAbortedError:
@@ -145,7 +145,7 @@ class TLSListener(SocketListener):
                 self._pause(error)
                 return
             sock.setblocking(False)
-            Arrival(self, sock)
+            Arrival(self, sock, name)
 
     def _pause(self, error: OSError) -> None:
         scarce = error.errno in (
@@ -186,15 +186,15 @@ class Arrival:
     """An accepted connection until its handshake is complete, or will never be."""
 
     __slots__ = (
-        "_client", "_deadline", "_handed_over", "_listener", "_loop", "_sock", "_task",
+        "_deadline", "_handed_over", "_listener", "_loop", "_name", "_sock", "_task",
         "_timer", "_watching",
     )  # fmt: skip
 
-    def __init__(self, listener: TLSListener, sock: socket.socket) -> None:
+    def __init__(self, listener: TLSListener, sock: socket.socket, name: Any) -> None:
         self._listener = listener
         self._loop = listener.loop
         self._sock = sock
-        self._client = "a client"
+        self._name = name
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watching = False
@@ -237,7 +237,7 @@ class Arrival:
     def _report(self, reason: str, status: int = 0, data: bytes = b"") -> None:
         protocol_log.info(
             "%s: %s%s",
-            self._client,
+            client_name(address(self._name)),
             reason,
             f" ({status})" if status else "",
             extra={"reason": reason, "status": status, "data": data},
@@ -248,7 +248,6 @@ class Arrival:
     def _look(self) -> None:
         try:
             first = self._sock.recv(FIRST_BYTES, socket.MSG_PEEK)
-            self._client = client_name(address(self._sock.getpeername()))
         except (BlockingIOError, InterruptedError):
             if not self._watching:
                 self._watch(self._look, self._deadline, self._stayed_silent)
