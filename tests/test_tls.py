@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import os
-import re
 import socket
 import ssl
 import struct
@@ -692,4 +691,604 @@ class ArrivalTests(TLSTestCase):
 
 
 class ArrivalTestsOnAsyncio(ArrivalTests):
+    loop_factory = staticmethod(asyncio.new_event_loop)
+
+
+# -- Accepting and stopping ------------------------------------------------------------
+
+
+class AcceptingTests(TLSTestCase):
+    def test_every_address(self) -> None:
+        with self.serve(settings={"BIND": [":0"]}) as server:
+            for host in ("127.0.0.1", "::1"):
+                with Client(host, server.port, tls=self.context()) as client:
+                    self.assertEqual(json.loads(client.get().body)[0], "https")
+
+    def test_more_at_once_than_one_turn_takes(self) -> None:
+        with mock.patch.object(tls_listener, "ACCEPT_BATCH", 2), self.serve() as server:
+            clients = [self.raw(server) for _ in range(20)]
+            for client in clients:
+                context = self.context()
+                with context.wrap_socket(client, server_hostname="localhost") as tls:
+                    tls.sendall(GET)
+                    self.assertIn(b"200 OK", tls.recv(65536))
+
+    def test_a_passed_socket(self) -> None:
+        with socket.create_server((HOST, 0)) as listening:
+            port = listening.getsockname()[1]
+            bind = f"fd:{os.dup(listening.fileno())}:tls"
+        with self.serve(settings={"BIND": [bind]}) as server:
+            self.assertEqual(server.url, f"https://{HOST}:{port}")
+            self.assertEqual(self.ask(server)[0], "https")
+
+    def test_a_passed_socket_without_tls(self) -> None:
+        with socket.create_server((HOST, 0)) as listening:
+            bind = f"fd:{os.dup(listening.fileno())}"
+        with self.serve(settings={"BIND": [bind]}) as server:
+            self.assertTrue(server.url.startswith("http://"), server.url)
+            with server.connect() as client:
+                self.assertEqual(json.loads(client.get().body), ["http", None])
+
+    def test_a_passed_unix_socket(self) -> None:
+        path = str(self.files.directory / "tls.sock")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            bind = f"fd:{os.dup(listening.fileno())}:tls"
+        with (
+            self.serve(settings={"BIND": [bind]}) as server,
+            socket.socket(socket.AF_UNIX) as client,
+        ):
+            self.assertEqual(server.url, f"unix:{path}")
+            client.connect(path)
+            with self.context().wrap_socket(client, server_hostname="localhost") as tls:
+                tls.sendall(GET)
+                self.assertIn(b"200 OK", tls.recv(65536))
+
+    def test_an_endpoint_string_gets_all_the_same(self) -> None:
+        key, certificate = self.tls["PRIVATE_KEY"], self.tls["CERTIFICATE"]
+        bind = (
+            f"ssl:0:interface={HOST}:privateKey={quote(key)}:"
+            f"certKey={quote(certificate)}"
+        )
+        poll = mock.patch.object(certificates, "POLL", 0.02)
+        settings = {"BIND": [bind], "TLS": None}
+        with poll, self.serve(settings=settings) as server:
+            _, extension = self.ask(server)
+            self.assertEqual(extension["server_cert"], self.leaf.pem)
+            self.assertIn(b"400 Bad Request", self.raw(server, GET).recv(65536))
+            renewed = self.middle.issue("localhost", LOCAL)
+            self.files.tls(self.id(), renewed, self.middle)
+            eventually(lambda: self.shown(server) == der(renewed))
+
+    def test_out_of_descriptors(self) -> None:
+        program = (
+            "import logging, resource, sys; from tests import serving\n"
+            "logging.basicConfig(stream=sys.stdout)\n"
+            "limits = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (60, limits[1]))\n"
+            "sys.exit(serving.main())\n"
+        )
+        settings = json.dumps({"BIND": [f"{HOST}:0"], "TLS": self.tls})
+        command = ["-c", program, "tests.asgi_apps:hello", settings]
+        with Process("", command=command) as server:
+            crowd = [
+                socket.create_connection((HOST, server.port), PATIENCE)
+                for _ in range(100)
+            ]
+            complaint = r"no connection can be accepted \(Too many open files\)"
+            server.expect(complaint)
+            # Whoever waits in the backlog does not keep the loop busy.
+            before = self.cpu_seconds(server.pid)
+            server.expect(f"(?s){complaint}.*{complaint}")
+            self.assertLess(self.cpu_seconds(server.pid) - before, 0.5)
+            for client in crowd:
+                client.close()
+            with server.connect(tls=self.context()) as client:
+                self.assertEqual(client.get().body, b"hello")
+            server.terminate()
+            self.assertEqual(server.wait(), 0)
+            self.assertNotIn("Traceback", server.output)
+
+    @staticmethod
+    def cpu_seconds(pid: int) -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def test_a_loop_that_cannot_watch_sockets(self) -> None:
+        """Windows' own; there the loop accepts, and everything else is the same."""
+        one = self.root.issue("one.example")
+        poll = mock.patch.object(certificates, "POLL", 0.02)
+        blind = mock.patch.object(tls_listener, "_can_watch", lambda loop: False)
+        sni = {"one.example": self.files.tls("one", one)}
+        with poll, blind, self.serve(tls={"SNI": sni}) as server:
+            self.assertEqual(self.ask(server)[1]["server_cert"], self.leaf.pem)
+            self.assertEqual(self.shown(server, "one.example"), der(one))
+            renewed = self.middle.issue("localhost", LOCAL)
+            self.files.tls(self.id(), renewed, self.middle)
+            eventually(lambda: self.shown(server) == der(renewed))
+            other = self.root.issue("one.example")
+            self.files.tls("one", other)
+            eventually(lambda: self.shown(server, "one.example") == der(other))
+            self.assertEqual(self.ask(server)[1]["server_cert"], renewed.pem)
+
+
+class AcceptingTestsOnAsyncio(AcceptingTests):
+    loop_factory = staticmethod(asyncio.new_event_loop)
+
+
+class DrainTests(TLSTestCase):
+    def test_arrivals_are_closed_with_the_server(self) -> None:
+        watched = Listening(self)
+        with self.serve() as server:
+            arrivals = [self.raw(server), self.raw(server, b"\x16\x03\x01")]
+            arrivals.append(self.raw(server, b"GET"))
+            eventually(lambda: watched.arrivals == 3)
+            server.stop()
+            for arrival in arrivals:
+                self.assert_ended(arrival)
+            server.join()
+        self.assertEqual(watched.arrivals, 0)
+
+    def test_a_handshake_under_way_is_not_cut(self) -> None:
+        begun, go_on = Happening(), Happening()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/slow":
+                begun.tell()
+                await go_on.reached()
+            await respond(send, b"done")
+
+        watched = Listening(self)
+        with self.serve(app, settings={"TIMEOUTS": {"GRACEFUL": PATIENCE}}) as server:
+            with self.connect(server) as slow:
+                slow.request("/slow")
+                begun.wait()
+                late = self.raw(server)
+                eventually(lambda: watched.arrivals == 1)
+                server.stop()
+                # Nobody else is let in.
+                with self.assertRaises(OSError):
+                    while True:
+                        self.raw(server).close()
+                with self.context().wrap_socket(
+                    late, server_hostname="localhost"
+                ) as tls:
+                    tls.sendall(GET)
+                    answer = b""
+                    while data := tls.recv(65536):
+                        answer += data
+                self.assertIn(b"\r\nConnection: close\r\n", answer)
+                self.assertTrue(answer.endswith(b"done"), answer)
+                go_on.tell()
+                self.assertEqual(slow.read().body, b"done")
+            server.join()
+
+
+class DrainTestsOnAsyncio(DrainTests):
+    loop_factory = staticmethod(asyncio.new_event_loop)
+
+
+class ClosingTests(TLSTestCase):
+    def test_a_client_that_does_not_say_goodbye(self) -> None:
+        """It has its answer, and nothing to wait for."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = self.context().wrap_bio(incoming, outgoing, False, "localhost")
+        farewell = mock.patch.object(connection, "FAREWELL", 0.5)
+        with farewell, self.serve() as server:
+            client = self.raw(server)
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    client.sendall(outgoing.read())
+                    incoming.write(client.recv(65536))
+            tls.write(GET_AND_CLOSE)
+            client.sendall(outgoing.read())
+            while data := client.recv(65536):
+                incoming.write(data)
+            self.assertIn(b"200 OK", tls.read(65536))
+
+    def test_a_slow_client_of_a_closed_connection(self) -> None:
+        """What it has not taken yet outlives the goodbye."""
+        size = 8_000_000
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await start(send, 200, [(b"content-length", b"%d" % size)])
+            await body(send, bytes(size))
+
+        farewell = mock.patch.object(connection, "FAREWELL", 0.2)
+        settings = {"TIMEOUTS": {"WRITE": 1}}
+        with farewell, self.serve(app, settings=settings) as server:
+            with self.connect(server, receive_buffer=65536) as client:
+                client.send(GET_AND_CLOSE)
+                received = 0
+                while data := client.socket.recv(65536):
+                    received += len(data)
+                    time.sleep(0.01)
+            self.assertGreater(received, size)
+
+    def test_a_client_that_takes_nothing_of_a_closed_connection(self) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await respond(send, bytes(8_000_000))
+
+        farewell = mock.patch.object(connection, "FAREWELL", 0.2)
+        settings = {"TIMEOUTS": {"WRITE": 0.5}}
+        with (
+            farewell,
+            self.assertLogs(PROTOCOL_LOG, logging.INFO) as logs,
+            self.serve(app, settings=settings) as server,
+            self.connect(server, receive_buffer=65536) as client,
+        ):
+            client.send(GET_AND_CLOSE)
+            eventually(lambda: "took nothing" in "".join(logs.output))
+
+
+class ClosingTestsOnAsyncio(ClosingTests):
+    loop_factory = staticmethod(asyncio.new_event_loop)
+
+
+class HTTPOverTLSTests(TLSTestCase, test_http.HTTPTests):
+    """Everything that is expected of HTTP/1.1, on a connection with TLS."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        # Where no direction can be closed alone, whoever waits for the end waits long.
+        cls.enterClassContext(mock.patch.object(connection, "LINGER", 0.5))
+
+    @contextlib.contextmanager
+    def serve(self, app: Any = test_http.pages, **options: Any) -> Iterator[Serving]:
+        with super().serve(app, **options) as server:
+            connect = functools.partial(server.connect, tls=self.context())
+            with mock.patch.object(server, "connect", connect):
+                yield server
+
+
+# -- New certificates ------------------------------------------------------------------
+
+
+class ReloadTests(TLSTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(certificates, "POLL", 0.02))
+
+    def await_shown(self, server: Serving, issued: Issued) -> None:
+        eventually(lambda: self.shown(server) == der(issued))
+
+    def renew(self) -> Issued:
+        renewed = self.middle.issue("localhost", LOCAL)
+        self.files.tls(self.id(), renewed, self.middle)
+        return renewed
+
+    def test_new_connections_get_the_new_one(self) -> None:
+        with self.serve() as server, self.connect(server) as old:
+            self.assertEqual(
+                json.loads(old.get().body)[1]["server_cert"], self.leaf.pem
+            )
+            with self.assertLogs(SERVER_LOG, logging.INFO) as logs:
+                renewed = self.renew()
+                eventually(lambda: self.shown(server) == der(renewed))
+            expiry = f"{renewed.certificate.not_valid_after_utc:%d %B %Y}"
+            self.assertEqual(
+                [record.getMessage() for record in logs.records],
+                [
+                    "TLS now shows the certificate CN=localhost, which expires on "
+                    f"{expiry}"
+                ],
+            )
+            self.assertEqual(self.ask(server)[1]["server_cert"], renewed.pem)
+            # The old connection lives on, and knows what it was shown.
+            self.assertEqual(
+                json.loads(old.get().body)[1]["server_cert"], self.leaf.pem
+            )
+
+    def test_files_that_are_of_no_use(self) -> None:
+        expired = self.middle.issue(
+            "localhost", LOCAL, begins=-9, expires=-1, key=self.leaf.key
+        )
+        with self.serve() as server:
+            for break_it, expected in (
+                (
+                    lambda: os.unlink(self.tls["CERTIFICATE"]),
+                    r"cannot be read \(No such file or directory\)\.",
+                ),
+                (
+                    lambda: self.files.write(f"{self.id()}.crt", "nonsense"),
+                    r"holds no certificate in PEM format\.",
+                ),
+                (
+                    lambda: self.files.write(f"{self.id()}.crt", self.root.pem),
+                    r"does not belong to the certificate in ",
+                ),
+                (
+                    lambda: self.files.write(f"{self.id()}.crt", expired.pem),
+                    r"expired on \d",
+                ),
+            ):
+                before = self.shown(server)
+                with self.assertLogs(SERVER_LOG, logging.INFO) as logs:
+                    break_it()
+                    eventually(lambda: bool(logs.records))
+                    # More looks at the same files say nothing more.
+                    for _ in range(20):
+                        self.assertEqual(self.shown(server), before)
+                [record] = logs.records
+                self.assertEqual(record.levelno, logging.ERROR)
+                self.assertIsNone(record.exc_info)
+                message = record.getMessage()
+                self.assertRegex(message, "^TLS: the old certificate stays: ")
+                self.assertRegex(message, expected)
+            renewed = self.renew()
+            eventually(lambda: self.shown(server) == der(renewed))
+
+    def test_the_half_of_a_change_is_not_taken(self) -> None:
+        """The certificate first, the key after it, as most programs do."""
+        slowly = mock.patch.object(certificates, "POLL", 0.3)
+        with (
+            slowly,
+            self.assertNoLogs(SERVER_LOG, logging.ERROR),
+            self.serve() as server,
+        ):
+            for _ in range(4):
+                renewed = self.middle.issue("localhost", LOCAL)
+                self.files.tls(self.id(), renewed, self.middle)
+                self.await_shown(server, renewed)
+
+    def test_everything_that_has_a_file(self) -> None:
+        one = self.files.tls("one", self.root.issue("one.example"))
+        clients = self.files.write("these.pem", self.clients.pem)
+        more = {
+            "SNI": {"one.example": one},
+            "CLIENT_CA": clients,
+            "CLIENT_CERTIFICATE": "optional",
+        }
+        others = authority("others")
+        carol = others.issue("carol")
+        context = self.context()
+        context.load_cert_chain(
+            self.files.write("carol.pem", carol.pem, carol.key_pem())
+        )
+        with self.serve(tls=more) as server:
+            with self.assertRaises((OSError, EOFError)):
+                self.ask(server, context)
+            self.files.write("these.pem", self.clients.pem, others.pem)
+
+            def known() -> bool:
+                with contextlib.suppress(OSError, EOFError):
+                    return (
+                        self.ask(server, context)[1]["client_cert_name"] == "CN=carol"
+                    )
+                return False
+
+            eventually(known)
+            renewed = self.root.issue("one.example")
+            self.files.tls("one", renewed)
+            eventually(lambda: self.shown(server, "one.example") == der(renewed))
+
+    def test_under_a_load_of_new_connections(self) -> None:
+        failures: list[BaseException] = []
+        count = 0
+        ended = threading.Event()
+
+        def visit() -> None:
+            nonlocal count
+            context = self.context()
+            while not ended.is_set():
+                try:
+                    self.ask(server, context)
+                    count += 1
+                except BaseException as error:
+                    failures.append(error)
+
+        with self.serve() as server:
+            visitors = [threading.Thread(target=visit) for _ in range(4)]
+            for visitor in visitors:
+                visitor.start()
+            try:
+                for number in range(15):
+                    renewed = self.renew()
+                    self.await_shown(server, renewed)
+                    eventually(lambda wanted=number * 10: count > wanted)
+            finally:
+                ended.set()
+                for visitor in visitors:
+                    visitor.join(PATIENCE)
+        self.assertEqual(failures, [])
+
+    def test_one_that_expires_soon(self) -> None:
+        with self.serve() as server:
+            with self.assertLogs(SERVER_LOG, logging.WARNING) as logs:
+                short = self.middle.issue("localhost", LOCAL, begins=-80, expires=10)
+                self.files.tls(self.id(), short, self.middle)
+                eventually(lambda: self.shown(server) == der(short))
+        self.assertIn("CN=localhost, which expires soon, on ", logs.output[0])
+
+
+class ReloadTestsOnAsyncio(ReloadTests):
+    loop_factory = staticmethod(asyncio.new_event_loop)
+
+
+class HangUpTests(TLSTestCase):
+    def test_sighup(self) -> None:
+        program = (
+            "import logging, sys; from tests import serving\n"
+            "from django_daphne.server import certificates\n"
+            "logging.basicConfig(stream=sys.stdout, level=logging.INFO)\n"
+            "certificates.POLL = 1e6\n"
+            "sys.exit(serving.main())\n"
+        )
+        settings = json.dumps({"BIND": [f"{HOST}:0"], "TLS": self.tls})
+        command = ["-c", program, "tests.asgi_apps:hello", settings]
+        with Process("", command=command) as server:
+            server.expect("TLS shows the certificate CN=localhost, which expires on")
+            with server.connect(tls=self.context()) as old:
+                self.assertEqual(old.get().body, b"hello")
+                renewed = self.middle.issue("localhost", LOCAL)
+                self.files.tls(self.id(), renewed, self.middle)
+                server.signal(1)
+                server.expect("TLS now shows the certificate CN=localhost")
+                with server.connect(tls=self.context()) as new:
+                    self.assertEqual(new.socket.getpeercert(True), der(renewed))
+                    self.assertEqual(new.get().body, b"hello")
+                self.assertEqual(old.get().body, b"hello")
+                self.files.write(f"{self.id()}.crt", "nonsense")
+                server.signal(1)
+                server.expect("TLS: the old certificate stays: .*holds no certificate")
+                with server.connect(tls=self.context()) as new:
+                    self.assertEqual(new.socket.getpeercert(True), der(renewed))
+            server.terminate()
+            self.assertEqual(server.wait(), 0)
+
+
+# -- Redirection -----------------------------------------------------------------------
+
+
+class RedirectTests(TLSTestCase):
+    HOSTS = Hooks(allowed_host=lambda host: host.startswith(("test", "[::1]")))
+
+    @contextlib.contextmanager
+    def redirecting(self, **options: Any) -> Iterator[tuple[Serving, int]]:
+        """A server, and the port on which it redirects."""
+        settings = {"REDIRECT_BIND": [f"tcp:0:interface={HOST}"]}
+        options = {"hooks": self.HOSTS, "settings": settings, **options}
+        with self.serve(**options) as server:
+            secure, plain = server.urls
+            self.assertTrue(secure.startswith("https://"), server.urls)
+            self.assertTrue(plain.startswith("http://"), server.urls)
+            yield server, int(plain.rpartition(":")[2])
+
+    def exchange(
+        self, port: int, target: str, method: str = "GET", host: str = "test"
+    ) -> Answer:
+        with Client(HOST, port) as client:
+            client.send(
+                f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1")
+            )
+            return client.read(method)
+
+    def test_the_address(self) -> None:
+        with self.redirecting() as (server, port):
+            for target, expected in {
+                "/": "/",
+                "/a/b?c=d&e=f": "/a/b?c=d&e=f",
+                "/a%20b%2Fc?x=%26": "/a%20b%2Fc?x=%26",
+                "//other.example/x": "//other.example/x",
+                "/?": "/",
+                "/\xe4?\xfc": "/%E4?%FC",
+                '/"<>\\': "/%22%3C%3E%5C",
+                "http://test/there": "/there",
+            }.items():
+                answer = self.exchange(port, target)
+                self.assertEqual(answer.status, 308, target)
+                self.assertEqual(
+                    answer.get("location"), f"https://test:{server.port}{expected}"
+                )
+                self.assertEqual(answer.body, b"")
+
+    def test_every_method(self) -> None:
+        with self.redirecting() as (_, port):
+            for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "BREW"):
+                self.assertEqual(self.exchange(port, "/x", method).status, 308, method)
+            self.assertEqual(self.exchange(port, "*", "OPTIONS").status, 400)
+            with Client(HOST, port) as client:
+                for _ in range(2):
+                    client.request("/", "POST", body=b"hello")
+                    self.assertEqual(client.read().status, 308)
+                client.request(
+                    "/chat", "GET", "Upgrade: websocket", "Connection: Upgrade",
+                    "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {'A' * 22}==",
+                )  # fmt: skip
+                self.assertEqual(client.read().status, 308)
+
+    def test_hosts(self) -> None:
+        with self.redirecting() as (server, port):
+            for host, expected in {
+                "test": "test",
+                f"test:{port}": "test",
+                "test:": "test",
+                "test.example:80": "test.example",
+                f"[::1]:{port}": "[::1]",
+                "[::1]": "[::1]",
+            }.items():
+                answer = self.exchange(port, "/", host=host)
+                self.assertEqual(
+                    answer.get("location"), f"https://{expected}:{server.port}/", host
+                )
+            for host in ("other.example", "localhost", ""):
+                answer = self.exchange(port, "/", host=host)
+                self.assertEqual(answer.status, 400, host)
+                self.assertIsNone(answer.get("location"))
+            with Client(HOST, port) as client:
+                client.send(b"GET / HTTP/1.0\r\n\r\n")
+                self.assertEqual(client.read().status, 400)
+
+    def test_nobody_knows_the_hosts(self) -> None:
+        with self.redirecting(hooks=Hooks()) as (_, port):
+            self.assertEqual(self.exchange(port, "/").status, 400)
+
+    def test_the_usual_port_is_not_said(self) -> None:
+        answers: list[Any] = []
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        scope = {
+            "raw_path": b"/a",
+            "query_string": b"b",
+            "headers": [(b"host", b"test:80")],
+        }
+        for port, expected in ((443, b"https://test/a?b"), (1, b"https://test:1/a?b")):
+            asyncio.run(Redirect(port, lambda host: True)(scope, None, send))
+            start, _ = answers[-2:]
+            self.assertEqual(start["headers"], [(b"location", expected)])
+
+    def test_the_access_log(self) -> None:
+        requests: list[Any] = []
+
+        def log(kind: str, scope: Scope, status: int, sent: int, took: float) -> None:
+            requests.append((scope["scheme"], scope["path"], status))
+
+        with self.redirecting(log_access=log) as (_, port):
+            self.exchange(port, "/a")
+            self.exchange(port, "/b", host="other")
+        self.assertEqual(requests, [("http", "/a", 308), ("http", "/b", 400)])
+
+    @require("curl")
+    def test_curl_arrives(self) -> None:
+        hooks = Hooks(allowed_host=lambda host: True)
+        with self.redirecting(hooks=hooks) as (_, port):
+            code, said = curl(
+                *("--location", "--cacert", self.root_file),
+                f"http://localhost:{port}/x?y=z",
+            )
+            self.assertEqual(code, 0, said)
+            self.assertEqual(json.loads(said)[0], "https")
+
+    def test_tls_on_the_plain_port_is_no_handshake(self) -> None:
+        with self.redirecting() as (_, port), self.assertRaises(ssl.SSLError):
+            Client(HOST, port, tls=self.context())
+
+    def test_no_port_to_redirect_to(self) -> None:
+        path = str(self.files.directory / "only.sock")
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(path)
+            bind = f"fd:{os.dup(listening.fileno())}:tls"
+        settings = {"BIND": [bind], "REDIRECT_BIND": [f"{HOST}:0"]}
+        with self.assertRaises(BindError) as caught:
+            with self.serve(settings=settings):
+                pass
+        self.assertEqual(
+            str(caught.exception), "REDIRECT_BIND: no bind has TLS and a port."
+        )
+
+    def test_draining(self) -> None:
+        with self.redirecting() as (server, port), Client(HOST, port) as idle:
+            self.assertEqual(idle.get("/").status, 308)
+            server.stop()
+            self.assertTrue(idle.ended())
+            server.join()
+
+
+class RedirectTestsOnAsyncio(RedirectTests):
     loop_factory = staticmethod(asyncio.new_event_loop)
