@@ -119,12 +119,7 @@ class CommandTests(unittest.TestCase):
         leaf = root.issue("localhost", LOCAL)
         tls = {**files.tls("own", leaf), "MINIMUM_VERSION": "TLSv1.3"}
         settings = f"DJANGO_DAPHNE = { ({'TLS': tls, 'REDIRECT_BIND': [':0']})!r}"
-        _, running = self.start(
-            "--noreload",
-            "--settings",
-            "pages.settings_of_test",
-            settings=both(settings),
-        )
+        _, running = self.start("--noreload", settings=settings)
         port = self.port_of(running)
         context = ssl.create_default_context(cadata=root.pem)
         self.assertIn(b"ASGIRequest", self.get(f"https://localhost:{port}/", context))
