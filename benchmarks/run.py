@@ -116,7 +116,7 @@ def _in_turn(rows: list[Row], number: int) -> Iterator[Row]:
 
 
 def _measure(server: Server, case: Case) -> dict[str, float]:
-    with run_server(server, case.app, case.cores.server) as running:
+    with run_server(server, case.app, case.cores.server, case.tls) as running:
         try:
             case.verify(running)
             case.warm_up(running)

@@ -19,11 +19,33 @@ WEBSOCKET = "websocket"
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A certificate and its key, in PEM files."""
+
+    path: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Launch:
-    """What a case wants started."""
+    """What a case wants started; with TLS if there is a certificate."""
 
     app: str
     port: int
+    certificate: Certificate | None = None
+
+    def tls(self, certificate: str, key: str) -> list[str]:
+        """The flags, by their names, of a server that has two."""
+        if self.certificate is None:
+            return []
+        return [certificate, self.certificate.path, key, self.certificate.key]
+
+    def daphnes_place(self) -> list[str]:
+        """Where to listen, for Daphne and those who took over its flags."""
+        if self.certificate is None:
+            return ["-p", str(self.port)]
+        files = f"privateKey={self.certificate.key}:certKey={self.certificate.path}"
+        return ["-e", f"ssl:{self.port}:interface=127.0.0.1:{files}"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +67,12 @@ def _django_daphne(launch: Launch) -> list[str]:
     # the access log.
     return [
         *("python", "-m", "django_daphne"),
-        *("-v", "0", "-p", str(launch.port), launch.app),
+        *("-v", "0", *launch.daphnes_place(), launch.app),
     ]
 
 
 def _daphne(launch: Launch) -> list[str]:
-    return ["daphne", "-v", "0", "-p", str(launch.port), launch.app]
+    return ["daphne", "-v", "0", *launch.daphnes_place(), launch.app]
 
 
 def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
@@ -59,6 +81,7 @@ def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
             *("uvicorn", "--port", str(launch.port)),
             *("--loop", "uvloop", *engines),
             *("--no-access-log", "--log-level", "warning"),
+            *launch.tls("--ssl-certfile", "--ssl-keyfile"),
             launch.app,
         ]
 
@@ -71,6 +94,7 @@ def _hypercorn(launch: Launch) -> list[str]:
         *("--workers", "1", "--worker-class", "uvloop"),
         # Off by default; Daphne, Uvicorn and we ping every 20 seconds.
         *("--websocket-ping-interval", "20"),
+        *launch.tls("--certfile", "--keyfile"),
         *("--log-level", "WARNING", launch.app),
     ]
 
@@ -79,6 +103,7 @@ def _granian(launch: Launch) -> list[str]:
     return [
         *("granian", "--port", str(launch.port)),
         *("--interface", "asgi", "--workers", "1", "--loop", "uvloop"),
+        *launch.tls("--ssl-certificate", "--ssl-keyfile"),
         # Backlog / workers, 1024, by default: it counts open WebSockets.
         *("--backpressure", str(MANY_CONNECTIONS)),
         *("--log-level", "warning", launch.app),
@@ -89,6 +114,7 @@ def _gunicorn(launch: Launch) -> list[str]:
     return [
         *("gunicorn", "--bind", f"127.0.0.1:{launch.port}"),
         *("--workers", "1", "--worker-class", "asgi", "--asgi-loop", "uvloop"),
+        *launch.tls("--certfile", "--keyfile"),
         # 1000 by default.
         *("--worker-connections", str(MANY_CONNECTIONS)),
         *("--log-level", "warning", launch.app),

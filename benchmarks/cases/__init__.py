@@ -36,6 +36,8 @@ class Case(abc.ABC):
     #: What a server must speak to have a row.
     needs: ClassVar[str]
     app: ClassVar[str] = "bench_app:app"
+    #: Whether the server is to speak TLS.
+    tls: ClassVar[bool] = False
     #: Programs that must be installed, besides taskset.
     tools: ClassVar[tuple[str, ...]] = ()
     open_files: ClassVar[int] = 1024
@@ -62,8 +64,9 @@ class Case(abc.ABC):
 
 def all_cases() -> tuple[type[Case], ...]:
     # Here, for the modules import Case from this one.
-    from .http1_hello import Http1Hello
+    from .download import Download
+    from .http1_hello import Http1Hello, Http1HelloTLS
     from .ws_echo import WebSocketEcho
     from .ws_idle import WebSocketIdle
 
-    return (Http1Hello, WebSocketEcho, WebSocketIdle)
+    return (Http1Hello, Http1HelloTLS, Download, WebSocketEcho, WebSocketIdle)
