@@ -193,7 +193,7 @@ def setting(default: Any, rule: Rule, *, secret: bool = False) -> Any:
 class Timeouts:
     """How long we wait, in seconds; None waits for ever."""
 
-    #: A TLS handshake, from the first byte to the last.
+    #: A TLS handshake, and the silence before it.
     handshake: float | None = setting(10.0, seconds_or_none)
     #: A whole request head, from its first byte; also the first byte of a connection.
     headers: float | None = setting(10.0, seconds_or_none)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import io
 import json
 import logging
 import os
@@ -349,6 +350,24 @@ class NameTests(TLSTestCase):
             self.assertEqual(self.shown(server, "127.0.0.1"), der(self.leaf))
             _, extension = self.ask(server, server_hostname="any.two.example")
             self.assertEqual(extension["server_cert"], wild.pem)
+
+    def test_a_name_that_is_none(self) -> None:
+        sni = {"one.example": self.files.tls("one", self.root.issue("one.example"))}
+        outgoing = ssl.MemoryBIO()
+        tls = self.context().wrap_bio(ssl.MemoryBIO(), outgoing, False, "xyz.example")
+        with self.assertRaises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        hello = outgoing.read().replace(b"xyz.example", b"\xff\xfe\n.example")
+        with (
+            mock.patch("sys.stderr", io.StringIO()) as printed,
+            self.assertLogs(PROTOCOL_LOG, logging.INFO) as logs,
+            self.serve(tls={"SNI": sni}) as server,
+        ):
+            self.assert_ended(self.raw(server, hello))
+            eventually(lambda: bool(logs.output))
+        [line] = logs.output
+        self.assertTrue(line.endswith(": the server name asked for is not ASCII"), line)
+        self.assertEqual(printed.getvalue(), "")
 
     @require("openssl")
     def test_what_was_agreed_holds_for_every_name(self) -> None:
@@ -712,6 +731,14 @@ class AcceptingTests(TLSTestCase):
                 with context.wrap_socket(client, server_hostname="localhost") as tls:
                     tls.sendall(GET)
                     self.assertIn(b"200 OK", tls.recv(65536))
+
+    def test_a_socket_bound_elsewhere(self) -> None:
+        with socket.create_server((HOST, 0)) as listening:
+            self.assertTrue(listening.getblocking())
+            with self.serve(sockets=[listening]) as server:
+                self.assertTrue(server.url.startswith("https://"), server.url)
+                for _ in range(2):
+                    self.assertEqual(self.ask(server)[0], "https")
 
     def test_a_passed_socket(self) -> None:
         with socket.create_server((HOST, 0)) as listening:

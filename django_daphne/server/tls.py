@@ -11,10 +11,13 @@ one (``certificates.py``).
 
 from __future__ import annotations
 
+import functools
 import ssl
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -88,6 +91,7 @@ def build_context(tls: TLS, protocols: Sequence[str]) -> ServerContext:
     if faults:
         raise TLSError(faults)
     if named:
+        _hush_undecodable_names()
         context.others = tuple(named.values())
         context.sni_callback = _choose_by_name(named)
     return context
@@ -173,6 +177,23 @@ def _choose_by_name(
             tls.context = context
 
     return choose
+
+
+@functools.cache
+def _hush_undecodable_names() -> None:
+    """Keep Python from writing a traceback for each client that asks for odd bytes.
+
+    It decodes the name before it calls us, and has no other way to tell when that
+    fails. The handshake fails too, and is logged as others are.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        failed, name = unraisable.exc_value, unraisable.object
+        if not (isinstance(failed, UnicodeDecodeError) and isinstance(name, bytes)):
+            report(unraisable)
+
+    sys.unraisablehook = hook
 
 
 # -- Files -----------------------------------------------------------------------------

@@ -121,6 +121,8 @@ class TLSListener(SocketListener):
     def _accept_again(self) -> None:
         self._resuming = None
         for sock in self.sockets:
+            # What was bound elsewhere may wait, and the loop with it.
+            sock.setblocking(False)
             self.loop.add_reader(sock, self._accept, sock)
             self._accepting.add(sock)
 
@@ -320,6 +322,8 @@ class Arrival:
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the client's certificate is refused, {error.verify_message}"
         if isinstance(error, ssl.SSLError):
+            if error.reason == "CALLBACK_FAILED":
+                return "the server name asked for is not ASCII"
             return (error.reason or str(error)).replace("_", " ").lower()
         if isinstance(error, ConnectionAbortedError):
             return f"it took more than {self._listener.handshake_timeout:g} s"
