@@ -2,33 +2,21 @@
 """Run the tests: ``python runtests.py [labels] [options]``.
 
 Labels and options are those of Django's ``manage.py test`` (``--failfast``, ``-k``,
-``--tag``, ``--exclude-tag``, ``--parallel``, ``-v`` …); without a label everything
-runs. The last line printed is ``N passed, N failed, N skipped``; the exit status is 0
-only when something ran and nothing failed.
-
-There are two projects, and Django has one set of settings in a process. So each
-project's tests run in a process of their own, which leaves its tally in a file.
+``--tag``, ``--exclude-tag``, ``--parallel``, ``-v`` …); without a label every test in
+``tests`` runs. The last line printed is ``N passed, N failed, N skipped``; the exit
+status is 0 only when something ran and nothing failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-
-#: The package that each project's tests are in, and its settings.
-PROJECTS = {
-    "tests": "tests.settings",
-    "example_project": "example_project.settings",
-}
 
 
 class Tally:
@@ -43,12 +31,15 @@ class Tally:
         self.failed: set[str] = set()
         self.skipped: set[str] = set()
 
-    def counts(self) -> dict[str, int]:
-        return {
-            "passed": len(self.passed - self.failed),
-            "failed": len(self.failed),
-            "skipped": len(self.skipped),
-        }
+    @property
+    def success(self) -> bool:
+        return bool(self.passed or self.skipped) and not self.failed
+
+    def __str__(self) -> str:
+        passed = len(self.passed - self.failed)
+        return (
+            f"{passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+        )
 
 
 def counting(result_class: type[unittest.TextTestResult], tally: Tally) -> type:
@@ -87,85 +78,59 @@ def counting(result_class: type[unittest.TextTestResult], tally: Tally) -> type:
     return CountingResult
 
 
-def parser() -> argparse.ArgumentParser:
-    from django.test.runner import DiscoverRunner
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("labels", nargs="*", help="Modules, classes or tests to run.")
-    parser.add_argument("-v", "--verbosity", type=int, choices=range(4), default=1)
-    DiscoverRunner.add_arguments(parser)
-    return parser
-
-
-def run_project(project: str, labels: list[str], options: dict[str, Any]) -> Tally:
-    """Run tests of one project in this process.
-
-    :raises SystemExit: when what surrounds the tests fails, such as a system check.
-    """
-    os.environ["DJANGO_SETTINGS_MODULE"] = PROJECTS[project]
+def run(arguments: list[str]) -> int:
     import django
+    import hypothesis
     from django.test.runner import DiscoverRunner
+    from django.test.utils import iter_test_cases
 
     tally = Tally()
 
     class Runner(DiscoverRunner):
+        def build_suite(self, *args: Any, **kwargs: Any) -> unittest.TestSuite:
+            suite = super().build_suite(*args, **kwargs)
+            wanted = [
+                test
+                for test in iter_test_cases(suite)
+                if not any(f"{test.id()}.".startswith(f"{name}.") for name in excluded)
+            ]
+            return self.test_suite(wanted) if excluded else suite
+
         def get_resultclass(self) -> type:
             return counting(super().get_resultclass() or unittest.TextTestResult, tally)
 
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("labels", nargs="*", help="Modules, classes or tests to run.")
+    parser.add_argument("-v", "--verbosity", type=int, choices=range(4), default=1)
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="Leave out this module, class or test; may be repeated.",
+    )
+    Runner.add_arguments(parser)
+    options = vars(parser.parse_args(arguments))
+    labels = options.pop("labels") or ["tests"]
+    excluded = options.pop("exclude")
+
     django.setup()
+    # How long an example takes says nothing about whether it is right: the first pays
+    # for imports, and the machine may be busy.
+    hypothesis.settings.register_profile(
+        "untimed", parent=hypothesis.settings(), deadline=None
+    )
+    hypothesis.settings.load_profile("untimed")
     # A test database that is left over is ours: nobody has to be asked.
     failures = Runner(interactive=False, **options).run_tests(labels)
-    if failures and not tally.failed:
-        sys.exit(f"{failures} failures were reported and none was counted")
-    return tally
-
-
-def by_project(labels: list[str]) -> dict[str, list[str]]:
-    """Which labels concern which project; a path may be written as a label, too."""
-    groups: dict[str, list[str]] = {}
-    for label in labels or PROJECTS:
-        name = label.removeprefix("./").replace(os.sep, ".").partition(".")[0]
-        if name not in PROJECTS:
-            sys.exit(f"{label!r} is in neither of {', '.join(PROJECTS)}")
-        groups.setdefault(name, []).append(label)
-    return groups
-
-
-def main(arguments: list[str]) -> int:
-    options = vars(parser().parse_args(arguments))
-    groups = by_project(options.pop("labels"))
-    project, _, report = os.environ.pop(ONE_PROJECT, "").partition(":")
-    if project:
-        tally = run_project(project, groups[project], options)
-        Path(report).write_text(json.dumps(tally.counts()))
-        return 0
-    totals = {"passed": 0, "failed": 0, "skipped": 0}
-    broken = False
-    for project in groups:
-        with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
-            child = subprocess.run(
-                [sys.executable, __file__, *arguments],
-                env={**os.environ, ONE_PROJECT: f"{project}:{file.name}"},
-            )
-            broken = broken or child.returncode != 0
-            counts = json.loads(file.read() or "{}")
-        for what, number in counts.items():
-            totals[what] += number
-        if options["failfast"] and totals["failed"]:
-            break
-    print("\n" + ", ".join(f"{n} {what}" for what, n in totals.items()), flush=True)
-    anything = totals["passed"] + totals["skipped"] > 0
-    return 0 if anything and not broken and not totals["failed"] else 1
-
-
-#: In the environment of a process that runs one project: which, and the file for its
-#: tally.
-ONE_PROJECT = "DJANGO_DAPHNE_TEST_PROJECT"
+    print(f"\n{tally}", flush=True)
+    return 0 if tally.success and not failures else 1
 
 
 if __name__ == "__main__":
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     # The tests start servers in processes of their own, from wherever they like.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     )
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))

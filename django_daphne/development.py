@@ -13,6 +13,7 @@ import dataclasses
 import socket
 import socketserver
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as thread_pools
 from pathlib import Path
@@ -27,12 +28,15 @@ from .development_log import log_access, log_refusals
 from .errors import ConfigurationError, Problem
 from .server.threaded import ThreadedServer
 
-#: What WebSockets, event streams and the application's own cleaning up get when the
-#: process is about to go: enough to say goodbye, too short to be noticed.
-FAREWELL = 0.25
+#: What event streams get to end in order when the process is about to go.
+MOMENT = 0.05
 
-#: Seconds that the draining itself may take, if anybody waits for it: the process does
-#: not wait longer than FAREWELL, so requests still in progress then end with it.
+#: What WebSockets and the lifespan get, if there are any, to tell whom they have to.
+#: Requests get nothing: Django's own server drops them too.
+FAREWELL = 0.5
+
+#: Seconds that draining may take where somebody waits for its end: tests do, a process
+#: that is leaving does not.
 GRACEFUL = 5.0
 
 #: Connections that the kernel completes before we accept them. Django's own server has
@@ -69,6 +73,12 @@ class DevelopmentServer(socketserver.TCPServer):
         self._config = development_config()
         if self.secure:
             self._config = over_tls(self._config, server_address[0])
+        #: WebSockets that are open, and the lifespan if the application takes part.
+        self._guests = 0
+        #: Waited for instead of the thread itself: before Python 3.13, an interrupted
+        #: Thread.join() takes the thread for dead.
+        self._finished = threading.Event()
+        self._failure: BaseException | None = None
         super().__init__(server_address, handler_class)
         self.server_port: int = self.server_address[1]
 
@@ -78,34 +88,49 @@ class DevelopmentServer(socketserver.TCPServer):
         self._application = application
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve until :func:`leave`.
+        """Serve until :meth:`shutdown`.
 
         :raises LifespanFailed: when the application refuses to start.
         """
-        server = ThreadedServer(
-            self._config, self._application, [self.socket], log_access=log_access
+        self._server = ThreadedServer(
+            self._config, self._count_guests, [self.socket], log_access=log_access
         )
-        failures: list[BaseException] = []
-        # Waited for instead of the thread itself: before Python 3.13, an interrupted
-        # Thread.join() takes the thread for dead.
-        finished = threading.Event()
-
-        def serve() -> None:
-            try:
-                server.run()
-            except BaseException as error:
-                failures.append(error)
-            finally:
-                finished.set()
-
-        _serving.append((server, finished))
+        _serving.append(self)
         with log_refusals():
-            threading.Thread(target=serve, name="django-daphne", daemon=True).start()
+            threading.Thread(
+                target=self._serve, name="django-daphne", daemon=True
+            ).start()
             # Again and again, or Windows would not hear of Ctrl-C.
-            while not finished.wait(poll_interval):
+            while not self._finished.wait(poll_interval):
                 pass
-        if failures:
-            raise failures[0]
+        if self._failure is not None:
+            raise self._failure
+
+    def shutdown(self) -> None:
+        """Stop serving, as far as that takes no time; from any thread."""
+        self._server.stop()
+        self._finished.wait(MOMENT)
+        end = time.monotonic() + FAREWELL
+        while self._guests and time.monotonic() < end:
+            self._finished.wait(MOMENT)
+
+    def _serve(self) -> None:
+        try:
+            self._server.run()
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._finished.set()
+
+    async def _count_guests(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._application(scope, receive, send)
+            return
+        self._guests += 1
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._guests -= 1
 
 
 class SecureDevelopmentServer(DevelopmentServer):
@@ -117,12 +142,12 @@ class SecureDevelopmentServer(DevelopmentServer):
     secure = True
 
 
-#: The servers of this process, in practice one, and what is set when each has ended.
-_serving: list[tuple[ThreadedServer, threading.Event]] = []
+#: The servers of this process; in practice one.
+_serving: list[DevelopmentServer] = []
 
 
 def leave() -> None:
-    """Stop serving, as far as that takes no time, and let the interpreter exit.
+    """Stop what serves and let the interpreter exit.
 
     To be called when the command ends, for whatever reason: an exit, a reload, Ctrl-C.
     Django's server answers each request in a daemon thread, which dies with the
@@ -132,11 +157,8 @@ def leave() -> None:
     """
     if not _serving:
         return
-    for server, _ in _serving:
-        server.stop()
-    for _, finished in _serving:
-        finished.wait(FAREWELL)
-    _serving.clear()
+    while _serving:
+        _serving.pop().shutdown()
     queues = cast(dict[threading.Thread, object], thread_pools._threads_queues)
     for thread in tuple(queues):
         if thread.daemon:

@@ -35,6 +35,14 @@ TIME = "%d/%b/%Y %H:%M:%S"
 
 def log_access(kind: str, scope: Scope, status: int, sent: int, seconds: float) -> None:
     """Say what became of a request or a WebSocket; a ``LogAccess``."""
+    try:
+        _say(kind, scope, status, sent)
+    except Exception:
+        # Applications may change their scope. That must cost them no response.
+        logger.exception("No line for a request: the application changed its scope")
+
+
+def _say(kind: str, scope: Scope, status: int, sent: int) -> None:
     target = scope["raw_path"].decode("latin-1")
     if query := scope["query_string"]:
         target += "?" + query.decode("latin-1")

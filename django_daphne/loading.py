@@ -9,6 +9,8 @@ and all.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import inspect
 from typing import Any
 
 from asgiref.compatibility import guarantee_single_callable
@@ -44,13 +46,52 @@ def load_application(module: str, attribute: str, *, source: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise refuse(f"{path!r} has no attribute {name!r}.") from None
+            hint = ""
+            if path == module and _is_module(f"{module}.{name}"):
+                hint = f"{name!r} is a module in it: name the application there, too."
+            raise refuse(f"{path!r} has no attribute {name!r}.", hint) from None
         path = f"{path}.{name}"
     if not callable(found):
         raise refuse(
             f"{path!r} is not an ASGI application: {found!r} cannot be called."
         )
+    fault = _what_else_it_is(found)
+    if fault is not None:
+        raise refuse(f"{path!r} is not an ASGI application: {fault}")
+    if _takes(found, 3) and not isinstance(found, type):
+        return found
     return guarantee_single_callable(found)  # type: ignore[no-untyped-call]
+
+
+def _what_else_it_is(found: Any) -> str | None:
+    """What a callable is that takes neither ASGI 3's arguments nor ASGI 2's."""
+    if isinstance(found, type) and hasattr(found, "as_asgi"):
+        return f"it is a consumer class; write {found.__name__}.as_asgi()."
+    if _takes(found, 3) or _takes(found, 1):
+        return None
+    if _takes(found, 2):
+        return "it takes two arguments, as a WSGI application does."
+    if _takes(found, 0):
+        return "it takes no arguments, as a function that makes one does; call it."
+    return "it does not take (scope, receive, send)."
+
+
+def _takes(found: Any, count: int) -> bool:
+    try:
+        inspect.signature(found).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        # Something compiled that does not say what it takes is believed.
+        return count == 3
+    return True
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def is_dotted_name(text: str) -> bool:

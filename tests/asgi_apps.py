@@ -106,6 +106,14 @@ async def _events(receive: Receive, send: Send) -> None:
     await body(send, b"data: bye\n\n", True)
 
 
+async def _report(receive: Receive, send: Send) -> None:
+    """A long download that its framework gives up when the client has gone."""
+    await start(send, 200, [(b"content-type", b"text/csv")])
+    await body(send, b"first line\n", True)
+    await until_disconnect(receive)
+    raise asyncio.CancelledError
+
+
 async def _poll(receive: Receive, send: Send) -> None:
     """A long poll: it answers when something happens, which is never."""
     say("poll began")
@@ -150,6 +158,7 @@ _WAYS = {
     "/": _hello,
     "/slow": _slow,
     "/events": _events,
+    "/report": _report,
     "/poll": _poll,
     "/deaf": _deaf,
     "/stubborn": _stubborn,

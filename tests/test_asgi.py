@@ -629,6 +629,24 @@ class FailureTests(unittest.TestCase):
 
         self.assertIsNone(self.check_500(app, "oops").get("x"))
 
+    def test_a_path_cannot_forge_a_log_record(self) -> None:
+        async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+            raise ZeroDivisionError("oops")
+
+        async def stay_silent(scope: Scope, receive: Receive, send: Send) -> None:
+            """Returns without answering."""
+
+        for app in (fail, stay_silent):
+            with self.assertLogs(SERVER_LOG, logging.ERROR) as logs:
+                with self.serve(app) as server, server.connect() as client:
+                    client.send(
+                        b"GET /a%0aCRITICAL%1b[0m\xff HTTP/1.1\r\nHost: a\r\n\r\n"
+                    )
+                    self.assertEqual(client.read().status, 500)
+            (record,) = logs.records
+            self.assertIn(r"GET /a%0aCRITICAL%1b[0m\xff", record.getMessage())
+            self.assertTrue(record.getMessage().isprintable())
+
     def test_not_an_exception_at_all(self) -> None:
         for error in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
 
@@ -1077,9 +1095,10 @@ class ExtensionTests(unittest.TestCase):
             self.assertIn("absolute path", logs.output[-1])
 
     def test_a_file_that_grows_meanwhile(self) -> None:
+        size = (8 << 20) + 1000
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "log")
-            path.write_bytes(bytes(8 << 20))
+            path.write_bytes(bytes(size))
 
             async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 await start(send)
@@ -1094,8 +1113,8 @@ class ExtensionTests(unittest.TestCase):
                 client.read_until(b"\r\n\r\n")
                 with path.open("ab") as file:
                     file.write(b"more")
-                self.assertEqual(client.read_exactly(8 << 20), bytes(8 << 20))
-                self.assertEqual(client.get().get("Content-Length"), str((8 << 20) + 4))
+                self.assertEqual(client.read_exactly(size), bytes(size))
+                self.assertEqual(client.get().get("Content-Length"), str(size + 4))
 
     def test_a_client_that_leaves_inside_a_file(self) -> None:
         closed = Happening()

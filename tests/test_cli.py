@@ -68,6 +68,22 @@ APPLICATION = """
         async def __call__(self, receive, send):
             await application(self.scope, receive, send)
 
+    class Consumer:
+        @classmethod
+        def as_asgi(cls):
+            return application
+
+    def wsgi(environ, start_response):
+        return []
+
+    def factory():
+        return application
+
+    class Partial:
+        def __call__(self, scope, receive, send):
+            return application(scope, receive, send)
+
+    synchronous = Partial()
     number = 3
 """
 
@@ -260,6 +276,11 @@ class Serving(CLITestCase):
             self.assertEqual(client.recv(PATIENCE), "ws 127.0.0.1")
         self.assertEqual(process.stop(), 0)
 
+    def test_an_application_that_is_an_object_with_a_plain_call(self) -> None:
+        process, port = self.serve(application="site_asgi:synchronous")
+        self.assertEqual(self.get(port)[0], 200)
+        self.assertEqual(process.stop(), 0)
+
     def test_django_is_not_imported(self) -> None:
         self.write(
             "watching.py",
@@ -449,6 +470,13 @@ class Mistakes(CLITestCase):
             "'site_asgi.Namespace' has no attribute 'app'.",
             "site_asgi:number": "site_asgi:number: 'site_asgi.number' is not an ASGI "
             "application: 3 cannot be called.",
+            "site_asgi:Consumer": "site_asgi:Consumer: 'site_asgi.Consumer' is not an "
+            "ASGI application: it is a consumer class; write Consumer.as_asgi().",
+            "site_asgi:wsgi": "site_asgi:wsgi: 'site_asgi.wsgi' is not an ASGI "
+            "application: it takes two arguments, as a WSGI application does.",
+            "site_asgi:factory": "site_asgi:factory: 'site_asgi.factory' is not an "
+            "ASGI application: it takes no arguments, as a function that makes one "
+            "does; call it.",
             "site_asgi:": "'site_asgi:' is not a module and an attribute. Write it "
             "like 'mysite.asgi:application'.",
             "./site_asgi.py": "'./site_asgi.py' is not a module and an attribute. "

@@ -104,8 +104,30 @@ class ClockTests(unittest.TestCase):
         for number, entry in enumerate(entries):
             entry.wake_in(number / 4)
         self.loop.now += 10
-        self.loop.sleep(TICK)
+        self.loop.sleep(5 + 2 * TICK)
         self.assertEqual([len(entry.ticks) for entry in entries], [1] * 20)
+
+    def test_time_in_which_the_loop_was_blocked_does_not_count(self) -> None:
+        before, after = self.entry(), self.entry()
+        before.wake_in(3)
+        self.loop.now += 60
+        # What the loop does first when it goes on, the clock has yet to tick.
+        after.wake_in(3)
+        self.loop.sleep(2)
+        self.assertEqual(before.ticks, [])
+        self.assertEqual(after.ticks, [])
+        self.loop.sleep(2)
+        self.assertEqual(len(before.ticks), 1)
+        self.assertEqual(len(after.ticks), 1)
+        self.test_never_early_and_little_late()
+
+    def test_ticks_that_are_a_little_late_do_not_add_up(self) -> None:
+        entry, began = self.entry(), self.loop.now
+        entry.wake_in(60)
+        while not entry.ticks:
+            self.loop.now += 0.2
+            self.loop.sleep(TICK)
+        self.assertLessEqual(entry.ticks[0] - began, 61)
 
     def test_what_is_forgotten_is_let_go(self) -> None:
         entry = self.entry()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import email.utils
 import errno
 import gc
@@ -468,6 +469,43 @@ class HTTPTests(unittest.TestCase):
                 time.sleep(0.02)
                 left -= len(client.read_some())
 
+    # -- One request is not another's --------------------------------------------------
+
+    def test_context_variables(self) -> None:
+        variable = contextvars.ContextVar("variable", default="unset")
+        seen = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            seen.append((scope["path"], variable.get()))
+            variable.set(scope["path"])
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})
+                return
+            await read_body(receive)
+            # Large: the wire is full for a while.
+            await respond(send, bytes(1_000_000))
+
+        with self.serve(app) as server, server.connect() as client:
+            large = b"POST /%b HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+            for data in (
+                [b"GET /alone HTTP/1.1\r\nHost: a\r\n\r\n"],
+                [b"GET /ahead/%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(5)],
+                # Reading is paused and resumed from inside the application.
+                [large % b"upload" + bytes(1_000_000)],
+                [large % b"another" + bytes(1_000_000)],
+                [
+                    b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n",
+                    b"GET /socket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n",
+                ],
+            ):
+                client.send(b"".join(data))
+                for _ in data:
+                    client.read()
+        self.assertEqual(len(seen), 10)
+        self.assertEqual({value for _, value in seen}, {"unset"}, seen)
+
     # -- Endings -----------------------------------------------------------------------
 
     def test_clients_that_leave_leave_nothing(self) -> None:
@@ -528,11 +566,13 @@ class HTTPTests(unittest.TestCase):
             with server.connect() as client:
                 for path in ("/", "/parts", "/fails"):
                     client.get(path)
+                client.request("/", "HEAD")
+                client.read("HEAD")
                 client.request("/slow", "POST", "Content-Length: 5")
                 self.assertEqual(client.read().status, 408)
             with server.connect() as client:
                 client.request("/slow", "POST", "Content-Length: 5")
-            for _ in range(5):
+            for _ in range(6):
                 self.assertTrue(happened.acquire(timeout=PATIENCE))
         self.assertEqual(
             told,
@@ -540,6 +580,8 @@ class HTTPTests(unittest.TestCase):
                 ("http", "/", 202, 5),
                 ("http", "/parts", 201, 6),
                 ("http", "/fails", 500, 26),
+                # What a client never gets is not counted.
+                ("http", "/", 202, 0),
                 ("http", "/slow", 408, 0),
                 ("http", "/slow", 499, 0),
             ],

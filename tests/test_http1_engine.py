@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import unittest
@@ -10,6 +11,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+)
 
 from django_daphne.config import Limits, Timeouts
 from django_daphne.errors import IllegalMessage, ProtocolError
@@ -893,6 +900,13 @@ class Pipelining(unittest.TestCase):
         self.assertLess(held, PIPELINE_HIGH_WATER + 1000)
         self.assertEqual(len(conversation.streams), 1)
 
+    def test_an_answer_makes_room_for_no_more_than_was_answered(self) -> None:
+        conversation = talk(get(b"/ahead") * 10_000)
+        for _ in range(100):
+            conversation.streams[-1].answer()
+            self.assertTrue(conversation.wire.paused)
+        self.assertEqual(len(conversation.streams), 101)
+
     def test_a_client_that_reads_no_answers_gets_no_more(self) -> None:
         conversation = talk(get(b"/a") + get(b"/b") + get(b"/c"))
         conversation.wire.writable = False
@@ -1047,10 +1061,16 @@ class UnreadBodies(unittest.TestCase):
         conversation = talk(post(b"x" * 1000)[:-900])
         conversation.stream.answer()
         conversation.engine.drain()
-        conversation.feed(b"x" * 900)
-        # Closed at once, unread bytes would turn the answer into a reset.
-        self.assertEqual(conversation.answers()[0].status, 200)
-        self.assertIn(conversation.wire.ended, ("linger", "close"))
+        # Closed at once, the bytes on their way would turn the answer into a reset.
+        self.assertEqual(conversation.wire.ended, "linger")
+
+    def test_a_stop_before_a_rest_would_be_read_over(self) -> None:
+        conversation = talk(post(b"x" * 1000)[:-900])
+        conversation.engine.start(200, [], b"a", True, False)
+        conversation.engine.drain()
+        conversation.engine.body(b"b", False)
+        self.assertTrue(conversation.answers()[0].complete)
+        self.assertEqual(conversation.wire.ended, "linger")
 
     def test_a_rest_that_does_not_come(self) -> None:
         conversation = talk(post(b"x" * 1000)[:-900], timeouts={"body": 3})
@@ -1283,18 +1303,39 @@ class Responses(unittest.TestCase):
             ):
                 talk(get()).engine.start(200, headers, b"", False, False)  # type: ignore[arg-type]
 
+    TABLES: tuple[Any, ...] = (
+        fields.REQUEST_NAMES,
+        fields._RESPONSE_NAMES,
+        fields.RESPONSE_FIELDS,
+        fields.KNOWN_HOSTS,
+    )
+
     def test_remembered_names_are_bounded(self) -> None:
         for number in range(2 * fields.MAX_LEARNT_NAMES):
             respond(200, [(b"x-%d" % number, b"")])
             talk(get(b"/", b"x-%d: 1" % number))
             talk(request(b"GET / HTTP/1.1", b"Host: a%d" % number))
-        for table in (
-            fields.REQUEST_NAMES,
-            fields._RESPONSE_NAMES,
-            fields.RESPONSE_FIELDS,
-            fields.KNOWN_HOSTS,
-        ):
+        for table in self.TABLES:
             self.assertLessEqual(len(table), fields.MAX_LEARNT_NAMES)
+
+    def test_remembered_names_are_short(self) -> None:
+        long = b"x" * 10_000
+        respond(200, [(long, b"")])
+        talk(get(b"/", long + b": 1"))
+        talk(request(b"GET / HTTP/1.1", b"Host: " + long))
+        talk(request(b"GET http://" + long[:5000] + b"/ HTTP/1.1", b"Host: a"))
+        for table in self.TABLES:
+            for key in table:
+                size = len(key) if isinstance(key, bytes) else sum(map(len, key))
+                self.assertLessEqual(size, fields.MAX_LEARNT_LINE)
+
+    def test_invented_names_do_not_crowd_out_the_real_ones(self) -> None:
+        for number in range(2 * fields.MAX_LEARNT_NAMES):
+            talk(get(b"/", b"x-invented-%d: 1" % number))
+            talk(request(b"GET / HTTP/1.1", b"Host: invented%d" % number))
+        talk(request(b"GET / HTTP/1.1", b"Host: real", b"X-Real: 1"))
+        self.assertIn(b"X-Real", fields.REQUEST_NAMES)
+        self.assertIn(b"real", fields.KNOWN_HOSTS)
 
 
 class Informational(unittest.TestCase):
@@ -1731,3 +1772,169 @@ class Properties(unittest.TestCase):
         self.assertEqual(understood(conversation), [r.meaning for r in requests])
         self.assertEqual(conversation.reports[-1][1], 400)
         self.assertIsNotNone(conversation.wire.ended)
+
+
+class Life(RuleBasedStateMachine):
+    """A connection to which anything happens, in any order.
+
+    The application behaves: it answers each request once, in whatever way. Nothing
+    may raise, what is written stays well-formed, and nobody is left waiting.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conversation = Conversation(
+            timeouts={"headers": 2, "body": 3, "keep_alive": 5, "request": 7}
+        )
+        self.wire = self.conversation.wire
+        self.engine = self.conversation.engine
+        self.lost = False
+        #: How the response under way goes on: "start", "body", or "trailers".
+        self.due = "start"
+        self.answering: FakeStream | None = None
+
+    @property
+    def stream(self) -> FakeStream | None:
+        """Whose turn it is to answer."""
+        stream = self.engine.stream
+        return stream if isinstance(stream, FakeStream) else None
+
+    @rule(fragments=FRAGMENTS)
+    def bytes_arrive(self, fragments: list[bytes]) -> None:
+        self.conversation.feed(*fragments)
+
+    @precondition(lambda self: not self.lost)
+    @rule(requests=REQUESTS, sizes=SIZES)
+    def requests_arrive(self, requests: list[Request], sizes: list[int]) -> None:
+        self.conversation.feed(*split(b"".join(r.raw for r in requests), sizes))
+
+    @precondition(lambda self: self.stream and self.stream.untaken)
+    @rule()
+    def application_takes_body(self) -> None:
+        assert self.stream is not None
+        self.stream.take()
+        self.wire.flush()
+
+    @precondition(lambda self: self.stream)
+    @rule()
+    def application_waits_for_body(self) -> None:
+        self.engine.invite_body()
+
+    @precondition(lambda self: self.stream and not self.stream.answered)
+    @rule(
+        status=st.sampled_from([200, 204, 304, 404]),
+        length=st.sampled_from([None, b"0", b"3", b"100"]),
+        body=st.binary(max_size=5),
+        more=st.booleans(),
+        trailers=st.booleans(),
+    )
+    def application_starts(
+        self,
+        status: int,
+        length: bytes | None,
+        body: bytes,
+        more: bool,
+        trailers: bool,
+    ) -> None:
+        stream = self.stream
+        assert stream is not None
+        trailers = trailers and stream.head.trailers_accepted
+        headers = [] if length is None else [(b"content-length", length)]
+        self.answering = stream
+        try:
+            self.engine.start(status, headers, body, more, trailers)
+        except IllegalMessage:
+            return
+        stream.answered = True
+        self.trailers = trailers
+        self.due = "body" if more else "trailers"
+
+    @precondition(
+        lambda self: (
+            self.stream and self.stream is self.answering and self.stream.answered
+        )
+    )
+    @rule(body=st.binary(max_size=5), more=st.booleans())
+    def application_goes_on(self, body: bytes, more: bool) -> None:
+        if self.due == "trailers":
+            self.engine.trailers([(b"x", b"y")])
+            return
+        with contextlib.suppress(IllegalMessage):
+            self.engine.body(body, more, self.trailers)
+            if not more:
+                self.due = "trailers"
+
+    @precondition(lambda self: self.stream)
+    @rule()
+    def application_fails(self) -> None:
+        self.engine.abort()
+
+    @precondition(lambda self: self.wire.ended is None)
+    @rule()
+    def wire_fills(self) -> None:
+        self.wire.writable = False
+
+    @precondition(lambda self: not self.wire.writable and self.wire.ended is None)
+    @rule()
+    def wire_empties(self) -> None:
+        self.wire.writable = True
+        self.engine.writable_again()
+        self.wire.flush()
+
+    @precondition(lambda self: self.wire.armed)
+    @rule()
+    def time_passes(self) -> None:
+        assert self.wire.armed is not None
+        self.wire.expire(self.wire.armed[0])
+
+    @precondition(lambda self: self.wire.ended is None)
+    @rule()
+    def server_drains(self) -> None:
+        self.engine.drain()
+
+    @precondition(lambda self: self.wire.ended is None and not self.lost)
+    @rule()
+    def client_ends(self) -> None:
+        self.engine.receive_eof()
+
+    @precondition(lambda self: not self.lost)
+    @rule()
+    def connection_is_lost(self) -> None:
+        self.lost = True
+        self.wire.close()
+        self.engine.connection_lost()
+
+    @invariant()
+    def one_request_at_a_time(self) -> None:
+        for stream in self.conversation.streams[:-1]:
+            assert stream.answered or stream.resets, "a request was passed over"
+
+    @invariant()
+    def nobody_waits_in_vain(self) -> None:
+        """Where nothing runs and nothing is armed, the connection has ended."""
+        if self.wire.ended or self.stream is not None:
+            return
+        if self.wire.writable:
+            assert self.wire.armed, "an idle connection without a timer"
+            assert not self.wire.paused, "an idle connection that does not read"
+
+    def teardown(self) -> None:
+        streams = self.conversation.streams
+        if not self.lost:
+            self.connection_is_lost()
+        for stream in streams:
+            assert stream.answered or stream.resets or stream.engine.stream is None
+        # Every response but the last is complete and well-formed.
+        methods = [stream.head.method for stream in streams if stream.answered]
+        answers = [a for a in self.conversation.answers(*methods) if a.status >= 200]
+        for answer in answers[:-1]:
+            assert answer.complete
+
+
+Life.TestCase.settings = settings(
+    deadline=None, max_examples=100, stateful_step_count=25
+)
+
+
+class LifeTests(Life.TestCase):  # type: ignore[misc,name-defined]
+    """Life, for a runner that looks for classes."""

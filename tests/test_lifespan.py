@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import logging
+import os
+import tempfile
 import unittest
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +15,12 @@ from typing import Any
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
-from django_daphne.errors import LifespanFailed
+from django_daphne.config import Hooks
+from django_daphne.errors import BindError, LifespanFailed
+from django_daphne.server import process
 
 from .asgi_apps import Lifespan, Receive, Scope, Send, hello, respond
-from .serving import Process, Serving, serving
+from .serving import Process, Serving, make_config, serving
 
 SERVER_LOG = "django_daphne.server"
 
@@ -169,6 +174,51 @@ class InProcess(unittest.TestCase):
                 with serving(Lifespan(flaw)) as server:
                     self.state(server)
             self.assertIn(words, "".join(logs.output))
+
+    def test_a_start_that_fails_after_the_applications(self) -> None:
+        steps = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            steps.append((await receive())["type"])
+            # What another server would do that takes the name of this one.
+            os.unlink(path)
+            await send({"type": "lifespan.startup.complete"})
+            steps.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "app.sock")
+            with (
+                self.assertRaisesRegex(BindError, "has taken"),
+                serving(app, {"BIND": [f"unix:{path}"]}),
+            ):
+                pass
+        self.assertEqual(steps, ["lifespan.startup", "lifespan.shutdown"])
+
+    def test_a_stop_while_the_start_is_announced(self) -> None:
+        steps = []
+        stop = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            steps.append((await receive())["type"])
+            await send({"type": "lifespan.startup.complete"})
+            steps.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+
+        async def started() -> None:
+            stop.set()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            steps.append("started")
+
+        async def stopping() -> None:
+            steps.append("stopping")
+
+        config = make_config({}, Hooks(on_started=started, on_stopping=stopping))
+        asyncio.run(process.serve(config, app, stop))
+        self.assertEqual(
+            steps, ["lifespan.startup", "started", "stopping", "lifespan.shutdown"]
+        )
 
     def test_messages_out_of_order(self) -> None:
         for sequence, when in (

@@ -18,9 +18,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import django_daphne
+from django_daphne.development_log import log_access
 
 from .projects import PATIENCE, REACTION, Project, Running
 from .services import find, require
+from .serving import serving
 
 HOST = "127.0.0.1"
 ANY_PORT = f"{HOST}:0"
@@ -575,6 +577,19 @@ LOGGING = {
             client.recv(65536)
             running.expect(r'"\\x1b\[31mred" 400 -')
 
+    def test_an_application_that_changes_its_scope_is_answered(self) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            scope.clear()
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+
+        with (
+            self.assertLogs("django.server", "ERROR") as logs,
+            serving(application, {"LIFESPAN": "off"}, log_access=log_access) as server,
+        ):
+            self.assertEqual(self.get(server.port), (204, b""))
+        self.assertIn("the application changed its scope", logs.output[0])
+
     def test_a_closed_protocol_is_explained(self) -> None:
         _, running, port = self.start("--noreload")
         client = self.websocket(port)
@@ -751,9 +766,9 @@ class BrowserReload(RunserverTestCase):
         page.goto(f"http://{address}/page/")
         heading = page.locator("h1")
 
-        def shows(text: str) -> bool:
+        def shows(text: str, within: float = REACTION) -> bool:
             try:
-                expect(heading).to_have_text(text, timeout=REACTION * 1000)
+                expect(heading).to_have_text(text, timeout=within * 1000)
             except AssertionError:
                 return False
             return True
@@ -765,9 +780,12 @@ class BrowserReload(RunserverTestCase):
         self.project.save_until(template, text, lambda: shows("second edition"))
         self.assertNotIn("reloading", running.output)
 
-        # Only a page that has heard from one server notices the next.
+        # Only a page that has heard from one server notices the next: time for a server
+        # to start, and to be heard, between saves.
         code = (self.project.path / "pages/views.py").read_text()
         code = code.replace('"page.html"', '"page.html", {"edition": "third edition"}')
         (self.project.path / template).write_text("<body><h1>{{ edition }}</h1></body>")
-        self.project.save_until("pages/views.py", code, lambda: shows("third edition"))
+        self.project.save_until(
+            "pages/views.py", code, lambda: shows("third edition", PATIENCE / 4)
+        )
         self.assertIn("views.py changed, reloading.", running.output)

@@ -123,6 +123,14 @@ class ShutdownTests(unittest.TestCase):
         self.assert_ends(process)
         self.assertIn("poll heard of the disconnect", process.output)
 
+    def test_a_download_that_is_given_up_does_not_look_complete(self) -> None:
+        process = self.start(GRACEFUL=2, APPLICATION_CLOSE=1)
+        report = self.ask(process, "/report")
+        process.terminate()
+        answer = report.read()
+        self.assertEqual((answer.body, answer.complete), (b"first line\n", False))
+        self.assert_ends(process)
+
     def test_a_poll_is_not_told_while_there_is_time(self) -> None:
         process = self.start(GRACEFUL=1000, APPLICATION_CLOSE=1)
         poll = self.ask(process, "/poll", "poll began")
@@ -157,7 +165,7 @@ class ShutdownTests(unittest.TestCase):
         self.ask(process, "/blocking", "blocking began")
         process.terminate()
         self.assert_ends(process)
-        self.assertIn("left behind", process.output)
+        self.assertIn("view in its thread; it is left behind", process.output)
 
     def test_a_second_signal_does_not_wait_for_threads_either(self) -> None:
         process = self.start(GRACEFUL=1000, APPLICATION_CLOSE=900)

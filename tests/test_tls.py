@@ -900,8 +900,8 @@ class ClosingTests(TLSTestCase):
         """It has its answer, and nothing to wait for."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self.context().wrap_bio(incoming, outgoing, False, "localhost")
-        farewell = mock.patch.object(connection, "FAREWELL", 0.5)
-        with farewell, self.serve() as server:
+        patience = mock.patch.object(connection, "CLOSE_NOTIFY", 0.5)
+        with patience, self.serve() as server:
             client = self.raw(server)
             while True:
                 try:
@@ -924,9 +924,9 @@ class ClosingTests(TLSTestCase):
             await start(send, 200, [(b"content-length", b"%d" % size)])
             await body(send, bytes(size))
 
-        farewell = mock.patch.object(connection, "FAREWELL", 0.2)
+        patience = mock.patch.object(connection, "CLOSE_NOTIFY", 0.2)
         settings = {"TIMEOUTS": {"WRITE": 1}}
-        with farewell, self.serve(app, settings=settings) as server:
+        with patience, self.serve(app, settings=settings) as server:
             with self.connect(server, receive_buffer=65536) as client:
                 client.send(GET_AND_CLOSE)
                 received = 0
@@ -939,10 +939,10 @@ class ClosingTests(TLSTestCase):
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await respond(send, bytes(8_000_000))
 
-        farewell = mock.patch.object(connection, "FAREWELL", 0.2)
+        patience = mock.patch.object(connection, "CLOSE_NOTIFY", 0.2)
         settings = {"TIMEOUTS": {"WRITE": 0.5}}
         with (
-            farewell,
+            patience,
             self.assertLogs(PROTOCOL_LOG, logging.INFO) as logs,
             self.serve(app, settings=settings) as server,
             self.connect(server, receive_buffer=65536) as client,

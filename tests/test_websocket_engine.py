@@ -567,6 +567,15 @@ class ControlTests(unittest.TestCase):
         self.assertEqual(len(conversation.wire.frames), 1)
         self.assertEqual(conversation.receiver.writable, 2)
 
+    def test_no_pong_after_our_close(self) -> None:
+        conversation = Conversation()
+        conversation.wire.writable = False
+        conversation.feed(frame(PING, b"owed"))
+        conversation.engine.close(1000)
+        conversation.engine.writable_again()
+        conversation.feed(frame(PING, b"late"))
+        self.assertEqual([sent.opcode for sent in conversation.wire.frames], [CLOSE])
+
     def test_the_peer_closes(self) -> None:
         conversation = Conversation()
         conversation.feed(close_frame(4001, "später".encode()) + frame(TEXT, b"late"))
@@ -683,9 +692,11 @@ class PressureTests(unittest.TestCase):
         )
         self.assertEqual(conversation.receiver.messages, ["ab"])
         self.assertFalse(conversation.wire.reading)
+        conversation.feed(frame(TEXT, b"d"))
+        self.assertEqual(conversation.receiver.messages, ["ab"])
         conversation.receiver.room = True
         conversation.engine.resume()
-        self.assertEqual(conversation.receiver.messages, ["ab", "c"])
+        self.assertEqual(conversation.receiver.messages, ["ab", "c", "d"])
         self.assertTrue(conversation.wire.reading)
         self.assertTrue(conversation.engine._quiet)
 
@@ -719,6 +730,18 @@ class PressureTests(unittest.TestCase):
         )
         self.assertEqual(conversation.receiver.messages, ["behind them"])
         self.assertEqual(turns, 1000 // FRAMES_PER_TURN)
+
+    def test_a_flood_that_is_faster_than_its_turns_is_not_hoarded(self) -> None:
+        conversation = Conversation()
+        flood = frame(PING) * (FRAMES_PER_TURN + 1)
+        conversation.feed(flood)
+        self.assertTrue(conversation.wire.reading)
+        conversation.feed(flood)
+        self.assertFalse(conversation.wire.reading)
+        while conversation.receiver.turns:
+            conversation.receiver.take_turn()
+        self.assertTrue(conversation.wire.reading)
+        self.assertEqual(len(conversation.wire.frames), 2 * (FRAMES_PER_TURN + 1))
 
     def test_a_close_does_not_overtake_an_answer(self) -> None:
         conversation = Conversation()
@@ -1005,6 +1028,16 @@ class TimeTests(unittest.TestCase):
         self.pass_time(conversation, 500)
         self.assertEqual(self.opcodes(conversation), [])
         self.assertEqual(conversation.receiver.ends, [])
+
+    def test_a_peer_that_stops_reading_after_the_ping(self) -> None:
+        conversation = Conversation(ping_interval=20, ping_timeout=10)
+        self.pass_time(conversation, 20)
+        conversation.wire.writable = False
+        self.pass_time(conversation, 500)
+        self.assertEqual(conversation.receiver.ends, [])
+        conversation.wire.writable = True
+        self.pass_time(conversation, 31)
+        self.assertEqual(conversation.receiver.ends, [(1006, "ping timeout")])
 
     def test_nothing_is_due(self) -> None:
         conversation = Conversation(ping_interval=None)

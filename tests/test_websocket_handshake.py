@@ -172,6 +172,19 @@ class AgreementTests(unittest.TestCase):
             b"permessage-deflate; server_max_window_bits=10",
         )
 
+    def test_invented_offers_are_not_kept(self) -> None:
+        long = b"y" * 60_000
+        tracemalloc.start()
+        try:
+            for number in range(256):
+                self.assertIsNone(
+                    self.agree(b"permessage-deflate; x%d=%b" % (number, long))
+                )
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertLess(held, 2 * 1024 * 1024)
+
     def test_nothing_to_agree_on(self) -> None:
         self.assertIsNone(self.answer(b"x-webkit-deflate-frame"))
         self.assertIsNone(agree(Handshake((), (), None)))
@@ -230,6 +243,13 @@ class DeflateTests(unittest.TestCase):
         codec = deflate()
         for _ in range(3):
             payload = bytes.fromhex("f3 48 cd c9 c9 07 00 00")
+            self.assertEqual(self.inflate(codec, payload), b"Hello")
+
+    def test_final_blocks_with_nothing_after_them(self) -> None:
+        """Section 7.2.3.4 has a byte follow; to do without is harmless."""
+        codec = deflate()
+        for _ in range(3):
+            payload = bytes.fromhex("f3 48 cd c9 c9 07 00")
             self.assertEqual(self.inflate(codec, payload), b"Hello")
 
     def test_a_window_that_outlives_a_final_block(self) -> None:

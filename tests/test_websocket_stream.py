@@ -10,7 +10,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import unittest
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -22,12 +24,11 @@ from django_daphne.application.context import Context, Peer
 from django_daphne.application.websocket import MAX_QUEUED, WebSocketStream
 from django_daphne.config import build_config
 from django_daphne.errors import ProtocolError
-from django_daphne.protocol.http1 import Head
 from django_daphne.protocol.websocket_handshake import Handshake
 
 from .serving import PATIENCE, Answer, Serving, serving
 from .websocket_client import WebSocketClient
-from .websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, Sent, frame
+from .websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, FakeWire, Sent, frame
 
 Event = dict[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -614,6 +615,24 @@ class EndTests(StreamTestCase):
             client.read_close()
             self.assertEqual(self.hear()["type"], "websocket.disconnect")
 
+    def test_sending_after_its_own_close_is_wrong_at_any_time(self) -> None:
+        """Whether the client has answered the close, or not, must not matter."""
+
+        async def body(talk: Talk) -> None:
+            await talk.accept()
+            await talk.send("close")
+            while stream_of(talk)._disconnect is None:
+                await asyncio.sleep(0.01)
+            try:
+                await talk.send("send", text="late")
+            except RuntimeError as error:
+                self.told.put(str(error))
+
+        with self.talking(body) as client:
+            client.open()
+            client.read_close()
+            self.assertIn("after 'websocket.close'", self.hear())
+
     def test_an_application_that_returns(self) -> None:
         async def body(talk: Talk) -> None:
             await talk.accept()
@@ -638,6 +657,8 @@ class EndTests(StreamTestCase):
             await talk.accept()
             events = [await talk.receive() for _ in range(3)]
             assert events[0] == events[1] == events[2]
+            # An application may do with its event what it likes.
+            assert events[0] is not events[1]
             self.told.put(events[0])
 
         with self.talking(body) as client:
@@ -726,6 +747,93 @@ class EndTests(StreamTestCase):
                 client.open()
                 client.close_with()
                 self.assertIsInstance(self.hear_failure(), BaseExceptionGroup)
+
+
+@dataclass
+class Head:
+    method: str = "GET"
+    http_version: str = "1.1"
+    path: str = "/"
+    raw_path: bytes = b"/"
+    query: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class Carrier:
+    """Accepts a handshake that nobody sent, on a wire that goes nowhere."""
+
+    def __init__(self) -> None:
+        self.wire = FakeWire()
+
+    def accept(self, headers: Any, make_engine: Callable[[Any], Any]) -> None:
+        self.engine = make_engine(self.wire)
+
+
+class QueueTests(unittest.IsolatedAsyncioTestCase):
+    """What waits between the engine and the application, and how long."""
+
+    CAPACITY = 1000
+
+    async def asyncSetUp(self) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.Event().wait()
+
+        loop = asyncio.get_running_loop()
+        config = build_config({"WEBSOCKET": {"QUEUE_BYTES": self.CAPACITY}})
+        context = Context(config, application, loop)
+        carrier = Carrier()
+        self.wire = carrier.wire
+        self.stream = WebSocketStream(
+            context,
+            carrier,  # type: ignore[arg-type]
+            Peer(None, None),
+            Head(),
+            Handshake((), (), None),
+        )
+        await self.stream.receive()
+        await self.stream.send({"type": "websocket.accept"})
+        self.engine = carrier.engine
+        self.addCleanup(self.stream.cancel)
+
+    async def take(self, count: int) -> list[Any]:
+        return [(await self.stream.receive())["bytes"] for _ in range(count)]
+
+    async def test_bytes(self) -> None:
+        message = bytes(400)
+        self.engine.receive_data(frame(BINARY, message) * 5)
+        self.assertEqual(self.stream._queue, [message] * 3)
+        self.assertFalse(self.wire.reading)
+        await self.take(2)
+        # Nothing is added to a queue that is being emptied: one pause for each of them.
+        self.assertEqual(self.stream._queue, [message])
+        self.assertFalse(self.wire.reading)
+        await self.take(1)
+        self.assertTrue(self.wire.reading)
+        self.assertEqual(self.stream._queue, [message] * 2)
+
+    async def test_count(self) -> None:
+        self.engine.receive_data(frame(BINARY) * (2 * MAX_QUEUED + 1))
+        self.assertEqual(len(self.stream._queue), MAX_QUEUED)
+        self.assertFalse(self.wire.reading)
+        await self.take(MAX_QUEUED)
+        self.assertEqual(len(self.stream._queue), MAX_QUEUED)
+        await self.take(MAX_QUEUED)
+        self.assertEqual(len(self.stream._queue), 1)
+        self.assertTrue(self.wire.reading)
+
+    async def test_an_application_that_keeps_up_is_never_paused(self) -> None:
+        for _ in range(10):
+            self.engine.receive_data(frame(BINARY, bytes(self.CAPACITY)))
+            self.assertTrue(self.wire.reading)
+            await self.take(1)
+
+    async def test_one_message_may_be_larger_than_the_queue(self) -> None:
+        message = bytes(self.CAPACITY * 2)
+        for _ in range(3):
+            self.engine.receive_data(frame(BINARY, message))
+            self.assertFalse(self.wire.reading)
+            self.assertEqual(await self.take(1), [message])
+            self.assertTrue(self.wire.reading)
 
 
 class PressureTests(StreamTestCase):
@@ -881,16 +989,19 @@ class DrainTests(StreamTestCase):
     def test_no_handshake_is_begun(self) -> None:
         """Between the decision to stop and its turn, a connection may still ask."""
 
-        class Carrier:
-            wire = None
-
         async def begin() -> None:
             loop = asyncio.get_running_loop()
             context = Context(build_config({}), None, loop)  # type: ignore[arg-type]
             context.draining = True
             head, handshake = Head(), Handshake((), (), None)
             with self.assertRaises(ProtocolError) as caught:
-                WebSocketStream(context, Carrier(), Peer(None, None), head, handshake)  # type: ignore[arg-type]
+                WebSocketStream(
+                    context,
+                    Carrier(),  # type: ignore[arg-type]
+                    Peer(None, None),
+                    head,
+                    handshake,
+                )
             self.assertEqual(caught.exception.status, 503)
             self.assertEqual(context.streams, set())
 
@@ -923,6 +1034,33 @@ class AccessTests(StreamTestCase):
         self.assertEqual(
             lines, [("reject", 403), ("connect", 101), ("disconnect", 1001)]
         )
+
+    def test_a_client_that_leaves_before_the_end_of_a_denial(self) -> None:
+        lines: list[tuple[str, int]] = []
+
+        def log_access(
+            kind: str, scope: Any, status: int, sent: int, seconds: float
+        ) -> None:
+            lines.append((kind, status))
+
+        async def body(talk: Talk) -> None:
+            await talk.receive()
+            if talk.scope["path"] == "/head":
+                await talk.send("http.response.start", status=401)
+            elif talk.scope["path"] == "/body":
+                await talk.send("http.response.start", status=401)
+                await talk.send("http.response.body", body=b"no", more_body=True)
+            self.told.put("asked")
+            self.told.put(await talk.receive())
+
+        with self.serve(body, log_access=log_access) as server:
+            for path in ("/", "/head", "/body"):
+                with WebSocketClient(server) as client:
+                    client.ask(path)
+                    self.hear()
+                self.assertEqual(self.hear()["type"], "websocket.disconnect")
+                self.assertEqual(self.hear(), "returned")
+        self.assertEqual(lines, [("reject", 499), ("reject", 499), ("reject", 401)])
 
 
 class ClientTests(StreamTestCase):

@@ -7,6 +7,7 @@ connection, so that a request looks things up instead of working them out.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,10 @@ class Context:
         self.websocket = config.websocket
         self.root_path = config.root_path or ""
         self.error_page = config.hooks.error_page
+        #: What every application's task begins with, in a copy of its own. A task
+        #: would else begin with those of whatever made the loop read its request: the
+        #: request before it, if that was answered, or took its body, just then.
+        self.variables = contextvars.copy_context()
         self.state: dict[str, Any] | None = None
         self.streams: set[HTTPStream | WebSocketStream] = set()
         #: The server is stopping.

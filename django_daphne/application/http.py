@@ -27,7 +27,7 @@ from ..errors import ClientDisconnected, IllegalMessage
 from ..protocol.headers import Headers
 from ..protocol.wire import Wire
 from .context import Context, Message, Peer, protocol_log, server_log
-from .scope import RequestHead, http_scope
+from .scope import RequestHead, http_scope, path_as_sent
 from .waiters import Waiters
 
 #: How long a ``send`` to a vanished client waits for the task that was told so first.
@@ -131,7 +131,12 @@ class HTTPStream:
             self._started = perf_counter()
         context.streams.add(self)
         # Without the loop's factory and a numbered name: a tenth of a task's price.
-        self._task = asyncio.Task(self._run(), loop=context.loop, name="request")
+        self._task = asyncio.Task(
+            self._run(),
+            loop=context.loop,
+            name="request",
+            context=context.variables.copy(),
+        )
 
     # -- What the engine tells us ------------------------------------------------------
 
@@ -160,7 +165,7 @@ class HTTPStream:
         if self._state is _BEFORE_START or self._state is _HEAD_HELD:
             self._status = status or CLIENT_CLOSED_REQUEST
         self._log(self._status)
-        protocol_log.debug("%s: %s", self.scope["path"], reason)
+        protocol_log.debug("%s: %s", path_as_sent(self.scope), reason)
         if self._readers:
             self._state = _LOSING
             self._readers.wake()
@@ -186,7 +191,7 @@ class HTTPStream:
         """Tell the application that its client has gone, while it can still answer.
 
         ``receive`` returns ``http.disconnect`` from now on; what the application still
-        sends arrives, and a body that it leaves unfinished is ended in order.
+        sends arrives, and an event stream that it leaves unfinished is ended in order.
         """
         if not self._gone:
             self._farewell = self._gone = True
@@ -219,7 +224,7 @@ class HTTPStream:
             server_log.error(
                 "The application failed on %s %s",
                 self.scope["method"],
-                self.scope["path"],
+                path_as_sent(self.scope),
                 exc_info=error,
                 extra={"scope": self.scope},
             )
@@ -240,7 +245,7 @@ class HTTPStream:
             server_log.error(
                 "The application returned without answering %s %s",
                 self.scope["method"],
-                self.scope["path"],
+                path_as_sent(self.scope),
                 extra={"scope": self.scope},
             )
             self._answer_500(None)
@@ -249,7 +254,7 @@ class HTTPStream:
                 server_log.error(
                     "The application returned before the end of its response to %s %s",
                     self.scope["method"],
-                    self.scope["path"],
+                    path_as_sent(self.scope),
                     extra={"scope": self.scope},
                 )
             if state is not _IN_UNWANTED_TRAILERS:
@@ -257,7 +262,7 @@ class HTTPStream:
 
     def _give_up(self) -> None:
         """The body will not be completed."""
-        if self._farewell and self._state is _IN_BODY:
+        if self._farewell and self._event_stream and self._state is _IN_BODY:
             self.engine.body(b"", False, False)
         else:
             self.engine.abort()
@@ -306,7 +311,10 @@ class HTTPStream:
     def _log(self, status: int) -> None:
         log = self.context.log_access
         if log is not None:
-            log("http", self.scope, status, self._sent, perf_counter() - self._started)
+            scope = self.scope
+            bodiless = status == 204 or status == 304 or scope.get("method") == "HEAD"
+            sent = 0 if bodiless else self._sent
+            log("http", scope, status, sent, perf_counter() - self._started)
 
     # -- receive -----------------------------------------------------------------------
 

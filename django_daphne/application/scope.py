@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..protocol.headers import Headers
-from .context import Context, Peer
+from .context import Context, Peer, Scope
 
 ASGI_VERSION = "3.0"
 SPEC_VERSION = "2.5"
@@ -91,3 +91,9 @@ def join_cookies(headers: Headers) -> Headers:
     joined = [field for field in headers if field[0] != b"cookie"]
     joined.append((b"cookie", b"; ".join(cookies)))
     return joined
+
+
+def path_as_sent(scope: Scope) -> str:
+    """The path for a log, still encoded: decoded, it may have line ends and escapes."""
+    raw_path: bytes = scope["raw_path"]
+    return raw_path.decode("ascii", "backslashreplace")

@@ -43,7 +43,7 @@ from ..protocol.websocket_handshake import Handshake
 from ..protocol.wire import Engine, Wire
 from .context import Context, Message, Peer, protocol_log, server_log
 from .http import CLIENT_CLOSED_REQUEST, is_our_disconnect
-from .scope import RequestHead, websocket_scope
+from .scope import RequestHead, path_as_sent, websocket_scope
 from .waiters import Waiters
 
 #: Messages received and not yet taken, whatever their size, before we stop reading.
@@ -145,7 +145,9 @@ class WebSocketStream:
                 context.timeouts.websocket_connect, self._connect_expired
             )
         context.streams.add(self)
-        self._task = context.loop.create_task(self._run())
+        self._task = context.loop.create_task(
+            self._run(), context=context.variables.copy()
+        )
 
     # -- What the carrier tells us -----------------------------------------------------
 
@@ -157,8 +159,9 @@ class WebSocketStream:
     def reset(self, reason: str, status: int = 0) -> None:
         """The client went before the application decided."""
         if self._disconnect is None:
-            protocol_log.debug("%s: %s", self.scope["path"], reason)
-            self._log("reject", status or CLIENT_CLOSED_REQUEST)
+            protocol_log.debug("%s: %s", path_as_sent(self.scope), reason)
+            if self._state is _CONNECTING or self._denial is not None:
+                self._log("reject", status or CLIENT_CLOSED_REQUEST)
             self._finish(ABNORMAL, reason)
 
     def writable_again(self) -> None:
@@ -228,7 +231,6 @@ class WebSocketStream:
         else:
             self._returned()
         finally:
-            self._stop_timer()
             self.context.streams.discard(self)
 
     def _failed(self, error: BaseException) -> None:
@@ -237,7 +239,7 @@ class WebSocketStream:
         ):
             server_log.error(
                 "The application failed on WebSocket %s",
-                self.scope["path"],
+                path_as_sent(self.scope),
                 exc_info=error,
                 extra={"scope": self.scope},
             )
@@ -247,7 +249,7 @@ class WebSocketStream:
         if self._state is _CONNECTING or self._state is _DENYING:
             server_log.error(
                 "The application returned without accepting or denying WebSocket %s",
-                self.scope["path"],
+                path_as_sent(self.scope),
                 extra={"scope": self.scope},
             )
         self._give_up(403, NORMAL)
@@ -437,7 +439,7 @@ class WebSocketStream:
             seconds = self.context.timeouts.websocket_connect
             server_log.error(
                 "The application did not accept or deny WebSocket %s within %g s",
-                self.scope["path"],
+                path_as_sent(self.scope),
                 seconds,
                 extra={"scope": self.scope},
             )

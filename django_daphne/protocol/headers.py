@@ -74,7 +74,9 @@ def learn_request_name(name: bytes) -> bytes:
     fold ``_`` and ``-`` together, which lets ``X_Forwarded_For`` pass for its twin.
     """
     lowered = b"" if b"_" in name else name.lower()
-    if len(REQUEST_NAMES) < MAX_LEARNT_NAMES:
+    if len(name) <= MAX_LEARNT_LINE:
+        if len(REQUEST_NAMES) >= MAX_LEARNT_NAMES:
+            REQUEST_NAMES.clear()
         REQUEST_NAMES[name] = lowered
     return lowered
 
@@ -125,7 +127,9 @@ def _learn_response_name(name: object) -> tuple[bytes, int]:
     if not TOKEN.fullmatch(name):
         raise IllegalMessage(f"{name!r} is not a valid header name")
     known = (name + b": ", _RESPONSE_KINDS.get(name.lower(), ORDINARY))
-    if len(_RESPONSE_NAMES) < MAX_LEARNT_NAMES:
+    if len(name) <= MAX_LEARNT_LINE:
+        if len(_RESPONSE_NAMES) >= MAX_LEARNT_NAMES:
+            _RESPONSE_NAMES.clear()
         _RESPONSE_NAMES[name] = known
     return known
 
@@ -160,7 +164,9 @@ def check_host(value: bytes) -> None:
     """
     if not _HOST.fullmatch(value):
         raise ProtocolError(f"invalid Host {value[:100]!r}")
-    if len(KNOWN_HOSTS) < MAX_LEARNT_NAMES:
+    if len(value) <= MAX_LEARNT_LINE:
+        if len(KNOWN_HOSTS) >= MAX_LEARNT_NAMES:
+            KNOWN_HOSTS.clear()
         KNOWN_HOSTS.add(value)
 
 

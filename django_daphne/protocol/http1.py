@@ -324,7 +324,7 @@ class HTTP1Engine:
             self.stream.drain()
         elif self._response == _COMPLETE and not self._pending:
             # A connection that has asked for nothing yet is about to.
-            self.wire.close()
+            self._stop_after_response()
 
     # -- Reading a head ----------------------------------------------------------------
 
@@ -342,19 +342,29 @@ class HTTP1Engine:
         pending, scanned = self._pending, self._scanned
         # Only what is new is looked at: a head that arrives byte by byte must not cost
         # the square of its length.
-        if scanned and pending.find(b"\r\n\r\n", max(0, scanned - 3)) < 0:
+        end = pending.find(b"\r\n\r\n", max(0, scanned - 3))
+        if end > 0 and pending[0] != 0x0D and pending[0] != 0x0A:
+            # Nor must requests sent ahead cost the square of their number.
+            head = bytes(pending[: end + 4])
+            del pending[: end + 4]
+            self._scanned = 0
+            self._read_head(head)
+            if self._body_left and self._pending:
+                rest, self._pending = bytes(self._pending), bytearray()
+                self._read_body(rest)
+        elif end < 0 and scanned:
             self._scanned = len(pending)
             try:
                 self._check_unfinished(pending, scanned)
             except ProtocolError as error:
                 self._refuse(error, bytes(pending[:64]))
-            return
-        data = bytes(pending)
-        pending.clear()
-        if self._read_head(data):
-            self._scanned = 0
         else:
-            self._keep(data)
+            data = bytes(pending)
+            pending.clear()
+            if self._read_head(data):
+                self._scanned = 0
+            else:
+                self._keep(data)
 
     def _read_head(self, data: bytes) -> bool:
         """Read one head and begin its request; False while the head is incomplete."""
@@ -933,7 +943,7 @@ class HTTP1Engine:
         self.stream = None
         if not self._body_left:
             self._end_exchange()
-        elif self._close_after or not self._discardable():
+        elif self._close_after or self._draining or not self._discardable():
             self._stop_after_response()
         else:
             self._discarding = True
@@ -958,13 +968,18 @@ class HTTP1Engine:
         self._idle_since = self.wire.clock.seconds
         if not self._idle_armed:
             self._arm_idle(self._timeouts.keep_alive)
-        if self._paused:
-            self._resume()
+        self._unread = 0
         if self._pending:
             self._scanned = 0
             self._read_pending()
             if self._pending and self.stream is None:
                 self._arm(self._timeouts.headers, self._head_expired)
+        if (
+            self._paused
+            and len(self._pending) <= PIPELINE_HIGH_WATER
+            and self._unread <= BODY_HIGH_WATER
+        ):
+            self._resume()
 
     def _stop_after_response(self) -> None:
         self._response = _COMPLETE

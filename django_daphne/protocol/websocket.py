@@ -215,7 +215,9 @@ class WebSocketEngine:
         elif self._waiting == _NOT:
             self._read(data, patient=True)
         elif self._waiting != _ENDED:
+            # Once is no matter, but one who sends faster than a turn reads goes on.
             self._held += data
+            self.wire.pause_reading()
 
     def receive_eof(self) -> None:
         if self._waiting == _NOT:
@@ -396,8 +398,6 @@ class WebSocketEngine:
                 return
             budget -= 1
             data = frames.take(data)
-            if self._waiting == _ENDED:
-                return
             if frames.between_messages and self._open:
                 self._frames = None
                 self._quiet = self._waiting == _NOT
@@ -429,7 +429,7 @@ class WebSocketEngine:
     def _read_held(self, *, patient: bool) -> None:
         data, self._held = self._held, b""
         self._waiting = _NOT
-        self._quiet = self._open and self._frames is None
+        self._quiet = self._frames is None
         self._read(data, patient=patient)
 
     # -- What Autobahn finds -----------------------------------------------------------
@@ -517,7 +517,8 @@ class WebSocketEngine:
 
         Anything that arrives after a ping proves that the peer is there as well as its
         pong does: a pong has to queue behind the large message that the peer sends.
-        While we do not read, or the peer does not, silence proves nothing.
+        The silence of a peer that does not read proves nothing, nor would a ping that
+        we send while we do not read.
         """
         now = monotonic()
         if self._close_by is not None:
@@ -530,7 +531,7 @@ class WebSocketEngine:
             return
         elif self._pong_by is not None and now >= self._pong_by:
             self._pong_by = None
-            if not self._heard and self._waiting == _NOT and self.wire.writable:
+            if not self._heard and self.wire.writable:
                 self._ping_timed_out()
                 return
         if self._open and self._ping_at is not None and now >= self._ping_at:
@@ -788,9 +789,7 @@ class _Frames(WebSocketServerProtocol):
     def _onMessageFrameEnd(self) -> None: ...
 
     def _onMessageEnd(self) -> None:
-        payload = bytes(self.payload)
-        self.payload.clear()
-        self.engine.deliver(payload, self.binary)
+        self.engine.deliver(bytes(self.payload), self.binary)
 
     def _onPing(self, payload: bytes) -> None:
         if self.state == WebSocketProtocol.STATE_OPEN:

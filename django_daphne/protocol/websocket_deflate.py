@@ -48,6 +48,10 @@ FREE_INFLATED = 1024 * 1024
 #: make half a million contexts for each MiB.
 MAX_FINAL_BLOCKS = 16
 
+#: Offers remembered. Browsers send a handful of different ones, and one that a client
+#: invents may be as long as a head.
+MAX_KNOWN_OFFERS = 16
+
 _NAME = b"permessage-deflate"
 _TAIL = b"\x00\x00\xff\xff"
 _BITS = re.compile(rb"[89]|1[0-5]")
@@ -82,7 +86,7 @@ def agree(handshake: Handshake) -> Agreement | None:
     return None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=MAX_KNOWN_OFFERS)
 def _accept(offer: Offer) -> Agreement | None:
     """RFC 7692 section 7.1; None declines."""
     parameters = dict(offer.parameters)

@@ -21,6 +21,10 @@ from ..application.context import server_log
 #: Seconds between ticks: the most that a timeout is late, and four wake-ups a second.
 TICK = 0.25
 
+#: How far a late tick catches up. A loop that was blocked for longer has heard nobody:
+#: what came in that time waits unread behind this very tick, and no peer was slow.
+CATCH_UP = 2
+
 
 class Timed(Protocol):
     """What the clock keeps of a connection."""
@@ -88,10 +92,13 @@ class Clock:
 
     def _tick(self) -> None:
         self._handle = self._loop.call_later(TICK, self._tick)
-        # A blocked loop misses ticks; the connections filed under them are not lost.
         last = self.now
         self.seconds = seconds = self._loop.time()
-        self.now = now = max(last, 1 + int((seconds - self._zero) / TICK))
+        now = max(last, 1 + int((seconds - self._zero) / TICK))
+        if now > last + CATCH_UP:
+            self._zero += (now - last - CATCH_UP) * TICK
+            now = last + CATCH_UP
+        self.now = now
         self._make_date_line()
         due = self._due
         if due:

@@ -44,11 +44,10 @@ WRITE_HIGH_WATER = 64 * 1024
 #: timeout is disabled: a closed connection is nobody's to wait for.
 CLOSE_TIMEOUT = 60.0
 
-#: Seconds between looks at a connection with TLS that closes. A peer that has taken
-#: everything has that long to answer our goodbye (``close_notify``, RFC 8446 section
-#: 6.1).
-FAREWELL = 5.0
-
+#: How long a TLS client that has taken everything may take to say goodbye in turn (RFC
+#: 8446 section 6.1); what it has sent until then is thrown away. Also the time between
+#: looks at whether it has.
+CLOSE_NOTIFY = 30.0
 
 #: SO_LINGER on, for 0 seconds: closing resets the connection.
 _RESET = struct.pack("ii", 1, 0)
@@ -218,6 +217,24 @@ class Connection(asyncio.Protocol):
 
     # -- What the server asks of us ----------------------------------------------------
 
+    @property
+    def unwritten(self) -> bool:
+        """Whether there is something that the peer has not taken, as far as we see."""
+        if self.transport.get_write_buffer_size():
+            return True
+        if self.peer.tls is None:
+            return False
+        # What TLS holds below that buffer only the kernel tells.
+        known = tcp_taken(self.transport.get_extra_info("socket"))
+        return known is not None and not known[1]
+
+    def drop(self) -> None:
+        """End a closing connection, by a reset if its peer will miss something."""
+        if self.transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self.transport.abort()
+
     def drain(self) -> bool:
         """Begin nothing new; True when a client was told so that will come again."""
         if self._closing:
@@ -250,7 +267,7 @@ class Connection(asyncio.Protocol):
         if seconds is None:
             return
         if self._parting:
-            seconds = min(seconds, FAREWELL)
+            seconds = min(seconds, CLOSE_NOTIFY)
         self._write_deadline = self.clock.after(seconds)
         self.clock.file(self, self._write_deadline)
 

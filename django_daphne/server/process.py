@@ -26,10 +26,9 @@ EXIT_OK = 0
 EXIT_CANNOT_BIND = 1
 EXIT_LIFESPAN_FAILED = 3
 
-#: What ending takes after ``GRACEFUL`` has passed: a second each for cancelled tasks,
-#: for the lifespan and for connections to flush, and one to exit. With the default of
-#: 25 that is still before Kubernetes kills.
-LEEWAY = 4.0
+#: What exiting takes after ``GRACEFUL`` has passed, or after a second signal. What has
+#: not ended by then does not end.
+LEEWAY = 1.0
 
 OnListening = Callable[[list[str]], None]
 
@@ -109,6 +108,7 @@ async def _serve(
     await server.bind()
     if not await _start(server, stop):
         return
+    await server.tell_started()
     if on_listening is not None:
         on_listening([listener.url for listener in server.listeners])
     await stop.wait()
@@ -170,7 +170,10 @@ def _exit_after(seconds: float) -> None:
 
 
 def _exit_now() -> None:
-    server_log.error("Something does not end; it is left behind")
+    server_log.error(
+        "Something does not end, such as a synchronous view in its thread; "
+        "it is left behind"
+    )
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -44,8 +44,18 @@ CLOSE_INTERVAL = 0.05
 #: Seconds between looks at whether the last stream has ended.
 STREAM_POLL = 0.02
 
-#: What cancelled tasks and closing transports get before we leave them behind.
+#: What cancelled tasks and closing transports get before we leave them behind, and what
+#: they get when the stop is not to wait.
 LAST_MOMENTS = 1.0
+LAST_MOMENTS_IN_A_HURRY = 0.25
+
+#: What is kept of ``GRACEFUL`` for all that comes after cancelling; of a short one, a
+#: fifth of ``APPLICATION_CLOSE``.
+RESERVE = 2.0
+
+#: What TLS clients that have been sent everything get to answer the end of their
+#: connections. One that has gone to sleep never does.
+CLOSE_NOTIFY = 5.0
 
 
 class Server:
@@ -149,11 +159,15 @@ class Server:
         except BaseException:
             await self._close_listeners()
             self.clock.stop()
+            await self._end_lifespan(self.context.loop.time())
             raise
         self.certificates.watch()
+
+    async def tell_started(self) -> None:
+        """Run the hook for a server that accepts; :meth:`drain` runs its opposite."""
+        self._told_started = True
         if self.config.hooks.on_started is not None:
             await self.config.hooks.on_started()
-        self._told_started = True
 
     def hurry(self) -> None:
         """Make a drain that is under way skip to its end."""
@@ -170,13 +184,16 @@ class Server:
         self.context.draining = True
         self._stop_accepting()
         closing = loop.create_task(self._drain_connections())
-        end = None if timeouts.graceful is None else began + timeouts.graceful
-        farewell = None if end is None else end - timeouts.application_close
+        end = farewell = cancel = None
+        if timeouts.graceful is not None:
+            end = began + timeouts.graceful
+            farewell = end - timeouts.application_close
+            cancel = end - min(RESERVE, timeouts.application_close / 5)
         await self._wait_for_streams(farewell)
         if self.context.streams:
             for stream in tuple(self.context.streams):
                 stream.say_goodbye()
-            await self._wait_for_streams(end)
+            await self._wait_for_streams(cancel)
         closing.cancel()
         await self._end_streams()
         await self._end_lifespan(end)
@@ -245,16 +262,16 @@ class Server:
         for stream in streams:
             stream.cancel()
         loop = self.context.loop
-        end = loop.time() + LAST_MOMENTS
+        end = loop.time() + self._last_moments
         while self.context.streams and loop.time() < end:
             await asyncio.sleep(0.01)
 
     async def _end_lifespan(self, end: float | None) -> None:
         left = None
         if end is not None:
-            left = max(LAST_MOMENTS, end - self.context.loop.time())
+            left = max(LAST_MOMENTS_IN_A_HURRY, end - self.context.loop.time())
         if self._hurry.is_set():
-            left = LAST_MOMENTS
+            left = LAST_MOMENTS_IN_A_HURRY
         try:
             await asyncio.wait_for(self._lifespan.shutdown(), left)
         except TimeoutError:
@@ -266,10 +283,21 @@ class Server:
         loop = self.context.loop
         for connection in tuple(self.connections):
             connection.close()
-        last = loop.time() + LAST_MOMENTS
+        began = loop.time()
+        last = began + LAST_MOMENTS_IN_A_HURRY
         while self.connections and not self._hurry.is_set():
-            if until is not None and loop.time() > max(last, until):
+            now = loop.time()
+            if until is not None and now > max(last, until):
+                break
+            if now > began + CLOSE_NOTIFY and not self._writing():
                 break
             await asyncio.sleep(0.01)
         for connection in tuple(self.connections):
-            connection.abort()
+            connection.drop()
+
+    @property
+    def _last_moments(self) -> float:
+        return LAST_MOMENTS_IN_A_HURRY if self._hurry.is_set() else LAST_MOMENTS
+
+    def _writing(self) -> bool:
+        return any(connection.unwritten for connection in self.connections)

@@ -56,6 +56,7 @@ LIFESPAN_FAILED = 3
 
 class Command(NextCommand):
     server_cls: Any = DevelopmentServer
+    use_asgi = True
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
