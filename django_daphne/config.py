@@ -183,7 +183,7 @@ def setting(default: Any, rule: Rule, *, secret: bool = False) -> Any:
     metadata = {"rule": rule, "secret": secret}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 # -- Sections ------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from unittest import mock
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from django.test import tag
 from websockets.sync.client import connect
 
 from django_daphne.application.redirect import Redirect
@@ -552,6 +553,9 @@ class ArrivalTests(TLSTestCase):
             self.assertEqual(code, 0, said)
             head, _, answer = said.partition("\r\n\r\n")
             self.assertTrue(head.startswith("HTTP/1.1 400 Bad Request\r\n"), head)
+            self.assertRegex(
+                head, r"\r\nDate: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n"
+            )
             self.assertIn("Connection: close", head)
             self.assertIn("this port speaks HTTPS", answer)
             with self.assert_logs_one(self.PLAIN):
@@ -955,6 +959,7 @@ class ClosingTestsOnAsyncio(ClosingTests):
     loop_factory = staticmethod(asyncio.new_event_loop)
 
 
+@tag("slow")
 class HTTPOverTLSTests(TLSTestCase, test_http.HTTPTests):
     """Everything that is expected of HTTP/1.1, on a connection with TLS."""
 

@@ -132,6 +132,10 @@ class SettingsTests(SimpleTestCase):
             self.assertIn(f"not {type(secret).__name__}.", str(problem))
             self.assertNotIn(repr(secret), str(problem))
 
+    def test_a_password_is_not_in_a_traceback(self) -> None:
+        tls = {**CERTIFICATE, "PASSWORD": "open sesame"}
+        self.assertNotIn("open sesame", repr(build_config({"TLS": tls})))
+
     def test_acme_is_later_work(self) -> None:
         self.refuses(
             {**CERTIFICATE, "ACME": {}},

@@ -19,6 +19,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from email.utils import formatdate
 from typing import Any
 
 from ..application.context import protocol_log, server_log
@@ -55,10 +56,11 @@ _LETTERS = frozenset(
 
 _PLAIN_BODY = b"400 Bad Request: this port speaks HTTPS, and this was plain HTTP.\n"
 _PLAIN_HEAD = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\n"
-    b"Connection: close\r\n\r\n" % len(_PLAIN_BODY)
+    "HTTP/1.1 400 Bad Request\r\n"
+    "Date: {}\r\n"
+    "Content-Type: text/plain; charset=utf-8\r\n"
+    f"Content-Length: {len(_PLAIN_BODY)}\r\n"
+    "Connection: close\r\n\r\n"
 )
 
 
@@ -274,10 +276,11 @@ class Arrival:
 
     def _answer_plainly(self, first: bytes) -> None:
         self._report(PLAIN_ON_TLS_PORT, 400, first)
+        head = _PLAIN_HEAD.format(formatdate(usegmt=True)).encode("ascii")
         body = b"" if first.startswith(b"HEAD ") else _PLAIN_BODY
         try:
             # The first that is written always fits.
-            self._sock.send(_PLAIN_HEAD + body)
+            self._sock.send(head + body)
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
