@@ -255,8 +255,11 @@ class Exchange:
         request, handler = self._request, self._handler
         assert request is not None
         response._resource_closers.append(request.close)
+        response._handler_class = type(handler)
+        self._response = response
+        if work.deserted:
+            raise asyncio.CancelledError
         if response.status_code >= 400:
-            work.check()
             log_response(
                 "%s: %s",
                 response.reason_phrase,
@@ -264,10 +267,8 @@ class Exchange:
                 response=response,
                 request=request,
             )
-        response._handler_class = type(handler)
         if isinstance(response, FileResponse):
             response.block_size = handler.chunk_size
-        self._response = response
         if handler.sends_as_django:
             self._prepare(response)
             if self._parts is not None and self._closes_unseen(response):

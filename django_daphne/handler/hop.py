@@ -7,9 +7,10 @@ thread, and code on the loop beneath it, can see:
 - The function runs in a copy of the task's context, and what it sets there is set in
   the task afterwards; ``asgiref.local.Local`` moves along.
 - ``async_to_sync`` inside it reaches the loop it came from.
-- A task that is cancelled while it waits goes on at once. The thread cannot be stopped:
-  it finds :attr:`Work.abandoned` at its next step. But where it waits itself, in
-  ``async_to_sync``, the task that it waits for is cancelled and the rest left to it.
+- A task that is cancelled while it waits goes on at once. The thread cannot be stopped;
+  where Django would come back to the loop between two steps, the next is not begun
+  (:meth:`Work.step`). But where the thread waits itself, in ``async_to_sync``, the task
+  that it waits for is cancelled and the rest left to it.
 
 Below an ``async_to_sync`` of somebody else's, a waiting thread does the synchronous
 work, and asking any other would deadlock or find other database connections; a context
@@ -45,8 +46,8 @@ class Work:
     """One function's run in a thread; it is given to the function."""
 
     __slots__ = (
-        "_context", "_error", "_finished", "_function", "_loop", "_result", "_tasks",
-        "abandoned", "future",
+        "_context", "_error", "_finished", "_function", "_interruptible", "_loop",
+        "_result", "_stopped", "_tasks", "deserted", "future",
     )  # fmt: skip
 
     def __init__(
@@ -63,17 +64,28 @@ class Work:
         #: Filled by asgiref: what the thread waits for on the loop.
         self._tasks: list[asyncio.Task[Any]] = []
         #: Nobody waits for the result any more.
-        self.abandoned = False
+        self.deserted = False
+        #: Whether the present step is one that Django would await on the loop.
+        self._interruptible = True
+        #: Nobody waited any more in such a step: there is to be no next.
+        self._stopped = False
         if loop is not None:
             self.future: asyncio.Future[None] = loop.create_future()
 
-    def check(self) -> None:
-        """Between two steps: go no further when nobody waits.
+    def step(self, interruptible: bool = True) -> None:
+        """Begin the next step; False: one between which Django does not await.
 
-        :raises asyncio.CancelledError: as a task would at its next ``await``.
+        :raises asyncio.CancelledError: as a task would at its next ``await``, when
+            nobody waits any more.
         """
-        if self.abandoned:
+        if interruptible and self._stopped:
             raise asyncio.CancelledError
+        self._interruptible = interruptible
+
+    def desert(self) -> None:
+        """Nobody waits any more."""
+        self.deserted = True
+        self._stopped = self._interruptible
 
     def done(self) -> bool:
         return self._finished
@@ -122,8 +134,8 @@ class Work:
             try:
                 await self.future
             except asyncio.CancelledError:
-                self.abandoned = True
                 if not self._tasks or self._finished:
+                    self.desert()
                     raise
                 # Whatever comes of that is in the hands of the thread.
                 await _cancel(self._tasks[0])
@@ -184,7 +196,7 @@ async def hop(function: Callable[[Work], _R]) -> _R:
             answer: _R = await run()
             return answer
         except asyncio.CancelledError:
-            work.abandoned = True
+            work.desert()
             raise
     work = Work(function, asyncio.get_running_loop())
     worker.last = work

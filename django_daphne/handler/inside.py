@@ -33,7 +33,7 @@ class SyncHandler:
         self._handler = handler
 
     def enter(self, request: Request, work: Work) -> Response:
-        work.check()
+        work.step(interruptible=False)
         return self._handler(request)
 
 
@@ -44,7 +44,7 @@ class AsyncHandler:
         self._handler = handler
 
     def enter(self, request: Request, work: Work) -> Away:
-        work.check()
+        work.step()
         return Away(partial(self._handler, request), _pass_on)
 
 

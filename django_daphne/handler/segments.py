@@ -82,10 +82,11 @@ class Segment:
         for middleware in self.middleware:
             response = None
             if hasattr(middleware, "process_request"):
-                work.check()
+                work.step(middleware.async_mode)
                 try:
                     response = middleware.process_request(request)
                 except Exception as error:
+                    work.step(middleware.async_mode)
                     return self._leave_with(request, error, passed, work)
             passed += 1
             if response:
@@ -142,9 +143,10 @@ class Segment:
                 if error is not None:
                     raise error
                 if hasattr(middleware, "process_response"):
-                    work.check()
+                    work.step(middleware.async_mode)
                     response = middleware.process_response(request, response)
             except Exception as raised:
+                work.step(middleware.async_mode)
                 try:
                     response = response_for_exception(request, raised)
                     error = None
@@ -168,6 +170,7 @@ class Bridge:
         while type(result) is Away:
             # The thread waits, as Django's does.
             result = async_to_sync(fetch)(result)(work)
+        work.step(interruptible=False)
         return result
 
 

@@ -38,6 +38,7 @@ class View:
         try:
             return self._begin(request, work)
         except Exception as error:
+            work.step()
             return response_for_exception(request, error)
 
     def _begin(self, request: Request, work: Work) -> Response | Away:
@@ -45,13 +46,13 @@ class View:
         callback, args, kwargs = handler.resolve_request(request)
         response = None
         for process_view in self.process_view:
-            work.check()
+            work.step()
             response = process_view(request, callback, args, kwargs)
             if response:
                 break
         if response is None:
             view: Any = handler.make_view_atomic(callback)
-            work.check()
+            work.step()
             if iscoroutinefunction(view):
                 return Away(
                     partial(view, request, *args, **kwargs),
@@ -80,6 +81,7 @@ class View:
                     response = self._excuse(request, raised, work)
             return self._render(request, callback, response, work)
         except Exception as raised:
+            work.step()
             return response_for_exception(request, raised)
 
     def _render(
@@ -94,13 +96,13 @@ class View:
         if not (hasattr(response, "render") and callable(response.render)):
             return response
         for hook in self.process_template_response:
-            work.check()
+            work.step()
             response = hook(request, response)
             middleware = hook.__self__.__class__.__name__  # type: ignore[attr-defined]
             handler.check_response(
                 response, hook, name=f"{middleware}.process_template_response"
             )
-        work.check()
+        work.step()
         if iscoroutinefunction(response.render):
             return Away(response.render, partial(self._rendered, request))
         try:
@@ -125,6 +127,7 @@ class View:
                     response = self._excuse(request, raised, work)
             return _complete(response)
         except Exception as raised:
+            work.step()
             return response_for_exception(request, raised)
 
     def _excuse(self, request: Request, error: Exception, work: Work) -> Response:
@@ -132,7 +135,7 @@ class View:
 
         To be called where ``error`` is being handled.
         """
-        work.check()
+        work.step()
         response = self._handler.process_exception_by_middleware(error, request)
         if response is None:
             raise error
