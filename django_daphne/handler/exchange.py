@@ -35,7 +35,7 @@ from django.utils.log import log_response
 from ..conf import get_config
 from .grouping import tell_once
 from .hop import Work, hop, leased_worker
-from .inside import Away, Response, fetch
+from .inside import Away, Response, fetch, hand_over
 from .outgoing import (
     Message,
     Send,
@@ -249,9 +249,9 @@ class Exchange:
 
     def _take(self, result: Response | Away, work: Work) -> Away | None:
         """What Django does with the response of its chain."""
-        if isinstance(result, Away):
-            return result
-        response: Response = result
+        response = hand_over(result, work)
+        if isinstance(response, Away):
+            return response
         request, handler = self._request, self._handler
         assert request is not None
         response._resource_closers.append(request.close)
@@ -272,6 +272,9 @@ class Exchange:
         if handler.sends_as_django:
             self._prepare(response)
             if self._parts is not None and self._closes_unseen(response):
+                if self._before is None:
+                    # What is sent is sent in the context that was there before.
+                    self._before = contextvars.copy_context()
                 self._finish(work)
         return None
 

@@ -146,8 +146,8 @@ class Work:
                 raise self._error
             return self._result
         finally:
-            if self._finished:
-                _restore_context(self._context)
+            # Even of a function that is still running: asgiref does so, too.
+            _restore_context(self._context)
             # An error's traceback leads to its frames, and they here.
             self._error = self._result = None
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from asgiref.sync import async_to_sync
+
 from .hop import Work
 
 #: Django's requests and responses, or whatever middleware makes of them.
@@ -23,11 +25,16 @@ class Away(NamedTuple):
 class Inside(Protocol):
     """Makes a response of a request, beginning in a thread."""
 
+    #: Whether Django awaits it on the loop, step by step.
+    async_mode: bool
+
     def enter(self, request: Request, work: Work) -> Response | Away: ...
 
 
 class SyncHandler:
     """A handler that is called in the thread."""
+
+    async_mode = False
 
     def __init__(self, handler: Callable[[Request], Response]) -> None:
         self._handler = handler
@@ -39,6 +46,8 @@ class SyncHandler:
 
 class AsyncHandler:
     """A handler that is awaited on the loop."""
+
+    async_mode = True
 
     def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
         self._handler = handler
@@ -52,6 +61,22 @@ def _pass_on(response: Response, error: Exception | None, work: Work) -> Respons
     if error is not None:
         raise error
     return response
+
+
+def fetch_from_thread(result: Response | Away, work: Work) -> Response:
+    """Wait in the thread for whatever ``result`` needs of the loop."""
+    while type(result) is Away:
+        result = async_to_sync(fetch)(result)(work)
+    return result
+
+
+def hand_over(result: Response | Away, work: Work) -> Response | Away:
+    """``result`` for whoever waits for this thread's work.
+
+    When nobody does any more, in a step that Django does not stop at, Django's thread
+    goes on alone.
+    """
+    return fetch_from_thread(result, work) if work.deserted else result
 
 
 async def fetch(away: Away) -> Callable[[Work], Response | Away]:

@@ -22,11 +22,12 @@ loop between two hops.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.handlers import exception
 from django.core.handlers.exception import response_for_exception
 from django.utils import deprecation
@@ -41,6 +42,8 @@ from .inside import (
     Response,
     SyncHandler,
     fetch,
+    fetch_from_thread,
+    hand_over,
 )
 from .origin import is_djangos
 
@@ -61,12 +64,19 @@ class Segment:
         #: The outermost first.
         self.middleware = middleware
         self.inside = inside
+        #: For each middleware, whether Django awaits what is within it, step by step,
+        #: while it waits itself in one piece.
+        self._ends_steps = tuple(
+            within.async_mode and not outer.async_mode
+            for outer, within in itertools.pairwise((*middleware, inside))
+        )
         markcoroutinefunction(self)
 
     async def __call__(self, request: Request) -> Response:
-        result = await hop(partial(self.enter, request))
+        result = await hop(lambda work: hand_over(self.enter(request, work), work))
         while type(result) is Away:
-            result = await hop(await fetch(result))
+            back = await fetch(result)
+            result = await hop(lambda work, back=back: hand_over(back(work), work))
         return result
 
     # -- In a thread -------------------------------------------------------------------
@@ -138,7 +148,10 @@ class Segment:
 
         An ``error`` is one that Django would not make a response of: each layer tries.
         """
-        for middleware in reversed(self.middleware[:passed]):
+        for number in range(passed - 1, -1, -1):
+            middleware = self.middleware[number]
+            if self._ends_steps[number]:
+                work.step()
             try:
                 if error is not None:
                     raise error
@@ -166,10 +179,10 @@ class Bridge:
 
     def __call__(self, request: Request) -> Response:
         work = present_work()
-        result = self.segment.enter(request, work)
-        while type(result) is Away:
-            # The thread waits, as Django's does.
-            result = async_to_sync(fetch)(result)(work)
+        # The thread waits for the loop, as Django's does.
+        result = fetch_from_thread(self.segment.enter(request, work), work)
+        # Here ends what Django would await, and the middleware goes on.
+        work.step()
         work.step(interruptible=False)
         return result
 

@@ -31,6 +31,8 @@ class View:
     process_view: Sequence[Callable[..., Response]] = ()
     process_template_response: Sequence[Callable[..., Response]] = ()
 
+    async_mode = True
+
     def __init__(self, handler: base.BaseHandler) -> None:
         self._handler = handler
 
