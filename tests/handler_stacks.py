@@ -1,10 +1,10 @@
 """Made-up stacks of middleware, and what Django or we make of a request to them.
 
-A :class:`Case` describes a stack, a view, receivers of signals, and where the client goes
-away. :func:`observe` sends one request through a handler that was built for it, and
-returns everything that anybody could notice: what was sent and logged, which function
-ran after which, in which thread, and what each saw in its context. Two handlers that are
-observed alike do the same.
+A :class:`Case` describes a stack, a view, receivers of signals, and where the client
+goes away. :func:`observe` sends one request through a handler that was built for it,
+and returns everything that anybody could notice: what was sent and logged, which
+function ran after which, in which thread, and what each saw in its context. Two
+handlers that are observed alike do the same.
 
 The middleware of a case are found by Django as ``tests.handler_stacks.m0``, ``m1`` and
 so on, the outermost first.
@@ -415,6 +415,10 @@ elsewhere = _make_views(" elsewhere")
 # -- Observing -------------------------------------------------------------------------
 
 
+def _note(name: str, where: bool) -> None:
+    run.note(name, where=where)
+
+
 @contextlib.contextmanager
 def _receivers(kind: str) -> Iterator[None]:
     if kind == "none":
@@ -428,7 +432,9 @@ def _receivers(kind: str) -> Iterator[None]:
         def receive(name: str = name, where: bool = where, **kwargs: Any) -> None:
             run.note(name, where=where)
 
-        async def areceive(name: str = name, where: bool = where, **kwargs: Any) -> None:
+        async def areceive(
+            name: str = name, where: bool = where, **kwargs: Any
+        ) -> None:
             run.note(name, where=where)
 
         signal = getattr(signals, name)
