@@ -23,9 +23,9 @@ class DjangoDaphneConfig(AppConfig):
 def _check(
     app_configs: Sequence[AppConfig] | None, **options: Any
 ) -> list[CheckMessage]:
-    from .checks import check_installation, check_settings
+    from .checks import check_handler, check_installation, check_settings
 
-    return [*check_installation(), *check_settings()]
+    return [*check_installation(), *check_settings(), *check_handler()]
 
 
 def _check_deployment(

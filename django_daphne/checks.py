@@ -5,7 +5,10 @@ They look at the machine, and warn of risky values, for ``check --deploy`` alone
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 from django.apps import apps
 from django.conf import settings
@@ -25,9 +28,17 @@ SOCKET_FOR_ALL = "W005"
 ROOT_PATH_IGNORED = "W006"
 EXPIRES_SOON = "W007"
 TLS_UNUSED = "W008"
+SLOW_HANDLER = "W009"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
+
+#: What is imported to make Django's handler.
+_DJANGOS_HANDLER = {
+    "django.core.asgi",
+    "django.core.asgi.get_asgi_application",
+    "django.core.handlers.asgi.ASGIHandler",
+}
 
 #: May connect to a Unix socket: everybody.
 _OTHERS_WRITE = 0o002
@@ -74,6 +85,48 @@ def check_installation() -> list[CheckMessage]:
             )
         )
     return messages
+
+
+def check_handler() -> list[CheckMessage]:
+    """A hint when the module of ASGI_APPLICATION imports Django's own handler.
+
+    The module is read, not imported: that may do anything.
+    """
+    module = str(getattr(settings, "ASGI_APPLICATION", None) or "").rpartition(".")[0]
+    line = _imports_djangos_handler(module) if module else None
+    if line is None:
+        return []
+    return [
+        Warning(
+            f"{module}, line {line}, imports Django's ASGI handler, with which a "
+            f"synchronous view costs several times what it costs under WSGI.",
+            hint="Import get_asgi_application from django_daphne.asgi: it answers "
+            "alike, and synchronous code runs at the speed of WSGI.",
+            id=f"django_daphne.{SLOW_HANDLER}",
+        )
+    ]
+
+
+def _imports_djangos_handler(module: str) -> int | None:
+    """The line that does; None when there is none, or no source to read."""
+    try:
+        found = importlib.util.find_spec(module)
+        if found is None or not found.has_location or not found.origin:
+            return None
+        tree = ast.parse(Path(found.origin).read_bytes())
+    except (ImportError, OSError, SyntaxError, ValueError):
+        # What is wrong with it, the commands that import it say.
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        else:
+            continue
+        if names & _DJANGOS_HANDLER:
+            return node.lineno
+    return None
 
 
 def check_production_values() -> list[CheckMessage]:

@@ -73,8 +73,8 @@ def _cases() -> st.SearchStrategy[Case]:
     return staying | leaving
 
 
-#: Rare among those above: the client leaves in a synchronous middleware that Django does
-#: not stop after, with something asynchronous still to come.
+#: Rare among those above: the client leaves in a synchronous middleware after which
+#: Django does not stop, with something asynchronous still to come.
 RARE = Case(
     stack=(Middleware(kind="mixin-sync-only"), Middleware(kind="async-class")),
     view_is_async=True,

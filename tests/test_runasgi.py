@@ -52,7 +52,7 @@ PAGES = """
 """
 
 SERVED = """
-    from django.core.asgi import get_asgi_application
+    from django_daphne.asgi import get_asgi_application
     application = get_asgi_application()
 """
 
@@ -452,7 +452,7 @@ class ErrorPage(RunasgiTestCase):
         self.write(
             "served.py",
             """
-            from django.core.asgi import get_asgi_application
+            from django_daphne.asgi import get_asgi_application
             django = get_asgi_application()
 
             async def application(scope, receive, send):

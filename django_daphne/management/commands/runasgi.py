@@ -15,6 +15,7 @@ from django_daphne.asgi import load_project_application
 from django_daphne.conf import describe, get_config
 from django_daphne.config import Config, reword
 from django_daphne.errors import ConfigurationError, Problem
+from django_daphne.handler.search import describe_handler
 from django_daphne.server import log_setup, process
 from django_daphne.server.access_log import make_access_log
 from django_daphne.server.certificates import examine
@@ -124,6 +125,7 @@ class Command(BaseCommand):
         described = describe(config) | {
             "ASGI_APPLICATION": getattr(settings, "ASGI_APPLICATION", None),
             "APPLICATION": f"{named.__module__}.{named.__qualname__}",
+            "DJANGO_HANDLER": describe_handler(application),
         }
         self.stdout.write(json.dumps(described, indent=4))
 
