@@ -18,7 +18,7 @@ from django.test import SimpleTestCase
 from hypothesis import HealthCheck, Phase, example, given, seed, settings
 from hypothesis import strategies as st
 
-from django_daphne.handler import Handler, exchange, hop, segments, view
+from django_daphne.handler import Handler, exchange, hop, inside, segments, view
 from django_daphne.handler.threads import threads
 
 from .handler_stacks import (
@@ -232,7 +232,7 @@ def _deaf(listen: Any) -> Any:
     return mutant
 
 
-def _left_alone(hand_over: Any) -> Any:
+def _left_alone(fetch: Any) -> Any:
     return lambda result, work: result
 
 
@@ -263,7 +263,9 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "process_view in the wrong order": (view.View, "_begin", _views_forget_hooks),
     "errors of the client are not logged": (exchange, "log_response", _silent),
     "nobody hears the client go": (exchange.Exchange, "_listen", _deaf),
-    "nobody goes on for a client that has gone": (exchange, "hand_over", _left_alone),
+    "nobody goes on for a client that has gone": (
+        inside, "fetch_from_thread", _left_alone,
+    ),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Protocol
+from typing import IO, Protocol
 
 from ..errors import ClientDisconnected, IllegalMessage
 from ..protocol.headers import Headers
@@ -36,6 +36,10 @@ SEND_GRACE = 0.25
 
 #: What is read from a file at once for ``http.response.pathsend``.
 FILE_CHUNK = 256 * 1024
+
+#: A file up to this size leaves with the head, in one write: it costs less than asking
+#: the kernel to copy it.
+SMALL_FILE = 32 * 1024
 
 #: What an application may send without waiting, before others have their turn. As long
 #: as the client keeps up, nothing else in ``send`` waits; and a client's going is only
@@ -56,6 +60,7 @@ class Engine(Protocol):
         self, status: int, headers: Headers, body: bytes, more: bool, trailers: bool
     ) -> None: ...
     def body(self, data: bytes, more: bool, trailers: bool) -> None: ...
+    def copy_file(self, file: int, size: int) -> Awaitable[int] | None: ...
     def trailers(self, headers: Headers) -> None: ...
     def informational(self, status: int, headers: Headers) -> None: ...
     def consumed(self, size: int) -> None: ...
@@ -492,28 +497,52 @@ class HTTPStream:
             raise IllegalMessage(
                 f"'http.response.pathsend' needs an absolute path, not {path!r}"
             )
-        file = await loop.run_in_executor(None, open, path, "rb")
+        file, size, content = await loop.run_in_executor(None, _open, path)
         try:
-            size = os.fstat(file.fileno()).st_size
             if not any(name.lower() == b"content-length" for name, _ in self._headers):
                 self._headers = [*self._headers, (b"content-length", b"%d" % size)]
-            if self.scope["method"] == "HEAD":
-                await self.send({"type": "http.response.body"})
+            if content is not None or self.scope["method"] == "HEAD":
+                await self.send({"type": "http.response.body", "body": content or b""})
                 return
-            left = size
-            # A file that grows meanwhile is sent as long as it was.
-            while left and (
-                chunk := await loop.run_in_executor(
-                    None, file.read, min(left, FILE_CHUNK)
-                )
-            ):
-                left -= len(chunk)
-                await self.send(
-                    {"type": "http.response.body", "body": chunk, "more_body": True}
-                )
+            # The head goes first, whichever way the file takes.
+            await self.send({"type": "http.response.body", "more_body": True})
+            copying = self.engine.copy_file(file.fileno(), size)
+            if copying is None:
+                await self._read_out(file, size)
+            else:
+                copied = await copying
+                self._sent += copied
+                if copied < size:
+                    if os.fstat(file.fileno()).st_size < size:
+                        raise OSError(f"{path} became shorter while it was sent")
+                    while self._state is _IN_BODY:
+                        # The connection is lost, which we are about to hear.
+                        await self._wait_to_write()
             await self.send({"type": "http.response.body"})
         finally:
             file.close()
+
+    async def _read_out(self, file: IO[bytes], size: int) -> None:
+        """Send ``size`` bytes of ``file``, and no more if it has grown meanwhile."""
+        loop = self.context.loop
+        while size and (
+            chunk := await loop.run_in_executor(None, file.read, min(size, FILE_CHUNK))
+        ):
+            size -= len(chunk)
+            await self.send(
+                {"type": "http.response.body", "body": chunk, "more_body": True}
+            )
+
+
+def _open(path: str) -> tuple[IO[bytes], int, bytes | None]:
+    """The file, its size, and what is in it if that is little."""
+    file = open(path, "rb")  # noqa: SIM115
+    try:
+        size = os.fstat(file.fileno()).st_size
+        return file, size, file.read(size) if size <= SMALL_FILE else None
+    except BaseException:
+        file.close()
+        raise
 
 
 def is_our_disconnect(error: BaseException) -> bool:

@@ -35,7 +35,7 @@ from django.utils.log import log_response
 from ..conf import get_config
 from .grouping import tell_once
 from .hop import Work, hop, leased_worker
-from .inside import Away, Response, fetch, hand_over
+from .inside import Away, Response, fetch, go_on
 from .outgoing import (
     Message,
     Send,
@@ -184,7 +184,7 @@ class Exchange:
         whole = handler.answers_as_django
         result = await hop(partial(self._begin, not started, whole))
         while type(result) is Away:
-            result = await hop(partial(self._go_on, await fetch(result)))
+            result = await hop(partial(self._take, await fetch(result)))
         if self._response is None:
             tell_once("BaseHandler.get_response_async() was replaced, and is called.")
             assert self._request is not None
@@ -240,16 +240,13 @@ class Exchange:
             return None
         set_urlconf(settings.ROOT_URLCONF)
         assert handler.segment is not None
-        return self._take(handler.segment.enter(request, work), work)
+        return self._take(partial(handler.segment.enter, request), work)
 
-    def _go_on(
-        self, back: Callable[[Work], Response | Away], work: Work
+    def _take(
+        self, answer: Callable[[Work], Response | Away], work: Work
     ) -> Away | None:
-        return self._take(back(work), work)
-
-    def _take(self, result: Response | Away, work: Work) -> Away | None:
-        """What Django does with the response of its chain."""
-        response = hand_over(result, work)
+        """What Django does with the response of its chain, if that is what it gets."""
+        response = go_on(answer, work)
         if isinstance(response, Away):
             return response
         request, handler = self._request, self._handler

@@ -70,12 +70,13 @@ def fetch_from_thread(result: Response | Away, work: Work) -> Response:
     return result
 
 
-def hand_over(result: Response | Away, work: Work) -> Response | Away:
-    """``result`` for whoever waits for this thread's work.
+def go_on(function: Callable[[Work], Response | Away], work: Work) -> Response | Away:
+    """What ``function`` comes to, for whoever waits for this thread.
 
-    When nobody does any more, in a step that Django does not stop at, Django's thread
-    goes on alone.
+    When nobody does any more, and the thread is in a step after which Django does not
+    stop, then it goes on alone, as Django's does.
     """
+    result = function(work)
     return fetch_from_thread(result, work) if work.deserted else result
 
 

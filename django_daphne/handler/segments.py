@@ -43,7 +43,7 @@ from .inside import (
     SyncHandler,
     fetch,
     fetch_from_thread,
-    hand_over,
+    go_on,
 )
 from .origin import is_djangos
 
@@ -66,17 +66,16 @@ class Segment:
         self.inside = inside
         #: For each middleware, whether Django awaits what is within it, step by step,
         #: while it waits itself in one piece.
-        self._ends_steps = tuple(
-            within.async_mode and not outer.async_mode
-            for outer, within in itertools.pairwise((*middleware, inside))
-        )
+        modes = [*(each.async_mode for each in middleware), inside.async_mode]
+        self._ends_steps = [
+            within and not outer for outer, within in itertools.pairwise(modes)
+        ]
         markcoroutinefunction(self)
 
     async def __call__(self, request: Request) -> Response:
-        result = await hop(lambda work: hand_over(self.enter(request, work), work))
+        result = await hop(partial(go_on, partial(self.enter, request)))
         while type(result) is Away:
-            back = await fetch(result)
-            result = await hop(lambda work, back=back: hand_over(back(work), work))
+            result = await hop(partial(go_on, await fetch(result)))
         return result
 
     # -- In a thread -------------------------------------------------------------------

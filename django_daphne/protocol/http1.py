@@ -20,7 +20,7 @@ hear ``data``, ``end`` and ``reset``, and that answers through
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -49,7 +49,7 @@ from .headers import (
 )
 from .pace import Pace
 from .status import BODILESS, plain_text, reason
-from .wire import Engine, Stream, Wire
+from .wire import Engine, SocketWire, Stream, Wire
 
 #: Body bytes given to the stream and not yet taken by the application, above which we
 #: stop reading: enough to keep a fast network busy, small beside a thousand uploads.
@@ -198,7 +198,7 @@ class HTTP1Engine:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: SocketWire,
         begin: Begin,
         report: Report,
         limits: Limits,
@@ -851,6 +851,19 @@ class HTTP1Engine:
             self._write(data)
         if not more and not trailers:
             self._finish_response()
+
+    def copy_file(self, file: int, size: int) -> Awaitable[int] | None:
+        """Send ``size`` bytes of an open file as body, if that can be done directly.
+
+        The result is how many have gone. None: they have to be read, and sent by
+        :meth:`body`.
+        """
+        if self._response != _COUNTED or size > self._response_left:
+            return None
+        copying = self.wire.copy_file(file, size)
+        if copying is not None:
+            self._count(size)
+        return copying
 
     def trailers(self, headers: Headers) -> None:
         """Complete a response with trailers (RFC 9112 section 7.1.2).

@@ -389,6 +389,9 @@ class Exchange:
         else:
             self._finish(data)
 
+    def copy_file(self, file: int, size: int) -> None:
+        """Nothing goes past the frames: a file is read, and sent by :meth:`body`."""
+
     def trailers(self, headers: Headers) -> None:
         """Complete a response with trailers (RFC 9113 section 8.1).
 

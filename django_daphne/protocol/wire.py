@@ -6,7 +6,7 @@ synchronously, and are called back synchronously; a test gives them a fake one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 
@@ -70,6 +70,18 @@ class Wire(Outlet, Protocol):
 
     def switch(self, engine: Engine) -> None:
         """Hand the wire to another engine (after ``101 Switching Protocols``)."""
+
+
+class SocketWire(Wire, Protocol):
+    """A wire that may have a socket of its own, which the kernel can copy files to."""
+
+    def copy_file(self, file: int, size: int) -> Awaitable[int] | None:
+        """Send ``size`` bytes of the open ``file``, past what writes bytes.
+
+        Nothing may be written until the result is there: how many bytes have gone,
+        fewer than ``size`` when there are no more or the peer has gone. Cancelling it
+        stops the copying. None when this wire cannot do it.
+        """
 
 
 class Engine(Protocol):

@@ -21,7 +21,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from ..application.context import Peer, protocol_log
@@ -34,6 +34,7 @@ from ..protocol.wire import Engine, Stream
 from .ceilings import FORETOLD, Crowd
 from .clock import Clock
 from .peers import address, client_name
+from .sendfile import AVAILABLE, FileCopy
 from .taken import tcp_taken
 from .tls_extension import tls_extension
 
@@ -72,7 +73,7 @@ class Connection(asyncio.Protocol):
     """Joins a transport to the engine that speaks its protocol."""
 
     __slots__ = (
-        "_begin_request", "_closing", "_deadline", "_expired", "_first_bytes",
+        "_begin_request", "_closing", "_copy", "_deadline", "_expired", "_first_bytes",
         "_paused", "_server", "_taken", "_taken_at", "_write_deadline", "clock",
         "data_received", "engine", "filed", "peer", "transport", "writable", "write",
     )  # fmt: skip
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._taken = 0
         self._taken_at = 0.0
         self._closing = False
+        self._copy: FileCopy | None = None
         self._paused = False
         #: What has come of what may become the preface of HTTP/2; None: it cannot.
         self._first_bytes: bytes | None = b""
@@ -145,6 +147,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
         self.writable = False
+        if self._copy is not None:
+            self._copy.stop()
         self._deadline = self._write_deadline = 0
         self.clock.forget(self)
         self.write = _discard
@@ -158,12 +162,52 @@ class Connection(asyncio.Protocol):
         self._watch_writing()
 
     def resume_writing(self) -> None:
+        if self._copy is not None:
+            self._start_copy()
+            return
         self.writable = True
         if not self._closing:
             self._write_deadline = 0
             self.engine.writable_again()
 
     # -- What the engine asks of us ----------------------------------------------------
+
+    def copy_file(self, file: int, size: int) -> Awaitable[int] | None:
+        if not AVAILABLE or self.peer.tls is not None or self._closing:
+            return None
+        if self.transport.get_extra_info("socket") is None:
+            return None
+        self._copy = FileCopy(
+            self._server.context.loop,
+            file,
+            size,
+            blocked=self._await_peer,
+            ended=self._copied,
+        )
+        result = self._copy.result
+        self.writable = False
+        # The transport is to tell when it holds nothing any more.
+        self.transport.set_write_buffer_limits(high=0)
+        if not self.transport.get_write_buffer_size():
+            self._start_copy()
+        return result
+
+    def _start_copy(self) -> None:
+        assert self._copy is not None
+        self._copy.start(self.transport.get_extra_info("socket").fileno())
+
+    def _await_peer(self) -> None:
+        if not self._write_deadline:
+            self._watch_writing()
+
+    def _copied(self) -> None:
+        copy, self._copy = self._copy, None
+        if copy is not None and copy.failed:
+            self.transport.abort()
+        elif not self._closing:
+            self._write_deadline = 0
+            self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+            self.writable = True
 
     def pause_reading(self) -> None:
         if not self._paused and not self._closing:
@@ -229,6 +273,8 @@ class Connection(asyncio.Protocol):
 
     def _stop_listening(self) -> None:
         self._closing = True
+        if self._copy is not None:
+            self._copy.stop()
         self._deadline = 0
         self.write = _discard
         self._bind_data_received(_discard)
@@ -360,16 +406,19 @@ class Connection(asyncio.Protocol):
         unwritten = self.transport.get_write_buffer_size()
         known = tcp_taken(self.transport.get_extra_info("socket"))
         if known is None:
-            return -unwritten, False
+            copied = 0 if self._copy is None else self._copy.copied
+            return copied - unwritten, False
         return known[0], known[1] and not unwritten
 
     def _check_writing(self) -> None:
         """The peer had its time: it has taken something, or it is dropped."""
         self._write_deadline = 0
-        if not self._parting and not self.transport.get_write_buffer_size():
+        if self._copy is None and not (
+            self._parting or self.transport.get_write_buffer_size()
+        ):
             return
         taken, everything = self._look_at_peer()
-        if everything:
+        if everything and self._copy is None:
             self.transport.abort()
             return
         now, patience = self.clock.seconds, self._patience
