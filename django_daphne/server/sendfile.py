@@ -23,7 +23,7 @@ class FileCopy:
 
     ``result`` is how many were copied: all, or fewer because the file has become
     shorter, the socket has failed, or :meth:`stop` was called. ``blocked`` is called
-    whenever the peer has to take something first.
+    whenever the peer may have to take something first.
     """
 
     def __init__(
@@ -77,14 +77,17 @@ class FileCopy:
                     self._socket, self._file, self.copied, turn - self.copied
                 )
             except BlockingIOError:
-                self._blocked()
-                return
+                break
             except OSError:
                 self.failed = True
                 self.stop()
                 return
             if not sent:
-                break
+                # The file has become shorter.
+                self.stop()
+                return
             self.copied += sent
-        if self.copied < turn or turn == self._size:
+        if self.copied == self._size:
             self.stop()
+        else:
+            self._blocked()
