@@ -106,12 +106,21 @@ class Exchange:
         self._listener = asyncio.get_running_loop().create_task(self._listen())
         worker = None
         try:
-            worker = await self._lease()
+            try:
+                worker = await self._lease()
+            except asyncio.CancelledError:
+                if not self._cancelled or task.uncancel():
+                    raise
+                # Its client has not waited for a thread.
+                return
             await self._run()
         finally:
+            self._armed = False
             self._listener.cancel()
             if worker is not None:
                 self._give_back(worker)
+            elif self._request is None:
+                self._body.close()
         if self._surprise is not None:
             raise self._surprise
 
