@@ -221,13 +221,17 @@ class SocketListener(Listener):
 
     async def accept_by_loop(self, make_protocol: MakeProtocol, **options: Any) -> None:
         loop = asyncio.get_running_loop()
+        # asyncio tries to accept as many in one turn, and logs a traceback for each
+        # attempt that fails: thousands a second when descriptors run out.
+        at_once = 1 if isinstance(loop, asyncio.BaseEventLoop) else self._backlog
         for sock in self.sockets:
             self._servers.append(
                 # Both loops take Unix sockets here too, and remove no file then.
                 await loop.create_server(
-                    make_protocol, sock=sock, backlog=self._backlog, **options
+                    make_protocol, sock=sock, backlog=at_once, **options
                 )
             )
+            sock.listen(self._backlog)
 
     def stop_accepting(self) -> None:
         if self._file is not None:
