@@ -324,13 +324,13 @@ class HTTPTests(unittest.TestCase):
             self.assertEqual(client.read_to_end(), b"")
 
     def test_part_of_a_head(self) -> None:
-        with self.timed(HEADERS=0.2) as server, server.connect() as client:
+        with self.timed(HEADERS=2) as server, server.connect() as client:
             client.send(b"GET / HTTP/1.1\r\nHost:")
             self.assertEqual(client.read().status, 408)
             self.assertTrue(client.ended())
 
     def test_a_head_that_drips(self) -> None:
-        with self.timed(HEADERS=0.5) as server, server.connect() as client:
+        with self.timed(HEADERS=2) as server, server.connect() as client:
             client.socket.settimeout(0.05)
             head = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 10_000
             answered = b""
@@ -346,7 +346,7 @@ class HTTPTests(unittest.TestCase):
     def test_an_idle_connection(self) -> None:
         with (
             self.assertNoLogs(PROTOCOL_LOG, logging.INFO),
-            self.timed(KEEP_ALIVE=0.5) as server,
+            self.timed(KEEP_ALIVE=2) as server,
             server.connect() as client,
         ):
             for _ in range(3):
@@ -361,21 +361,22 @@ class HTTPTests(unittest.TestCase):
                 self.assertTrue(client.ended())
 
     def test_a_body_that_keeps_coming(self) -> None:
-        with self.timed(BODY=1.5) as server, server.connect() as client:
+        with self.timed(BODY=4) as server, server.connect() as client:
             client.request("/", "POST", "Content-Length: 8")
             for _ in range(8):
-                time.sleep(0.3)
+                # Each comes in good time, and all of them take longer than that.
+                time.sleep(0.6)
                 client.send(b"a")
             self.assertEqual(client.read().body, b"POST / aaaaaaaa")
 
     def test_an_application_may_take_its_time_over_a_body(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await asyncio.sleep(1)
+            await asyncio.sleep(4)
             data = await read_body(receive)
             await respond(send, b"%d" % len(data))
 
         # More than we hold: reading is paused for longer than BODY.
-        with self.timed(app, BODY=0.3) as server, server.connect() as client:
+        with self.timed(app, BODY=2) as server, server.connect() as client:
             client.request("/", "POST", body=bytes(1_000_000))
             self.assertEqual(client.read().body, b"1000000")
 
@@ -432,17 +433,17 @@ class HTTPTests(unittest.TestCase):
         self.assertIn("took nothing", logs.output[0])
 
     def test_a_client_that_reads_slowly_is_served(self) -> None:
-        size = 6_000_000
+        size = 16_000_000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await start(send)
-            for _ in range(size // 60_000):
-                await body(send, bytes(60_000), True)
+            for _ in range(size // 64_000):
+                await body(send, bytes(64_000), True)
             await body(send)
 
         with (
             self.assertNoLogs(PROTOCOL_LOG, logging.INFO),
-            self.timed(app, WRITE=1.5) as server,
+            self.timed(app, WRITE=4) as server,
             server.connect(receive_buffer=65536) as client,
         ):
             client.request()
@@ -453,13 +454,13 @@ class HTTPTests(unittest.TestCase):
 
     def test_an_answer_of_one_piece_that_is_read_slowly(self) -> None:
         # The application is done with it long before the client is.
-        size = 8_000_000
+        size = 16_000_000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await respond(send, bytes(size))
 
         with (
-            self.timed(app, KEEP_ALIVE=0.3, WRITE=1.5) as server,
+            self.timed(app, KEEP_ALIVE=0.3, WRITE=4) as server,
             server.connect(receive_buffer=65536) as client,
         ):
             client.request()
@@ -560,7 +561,7 @@ class HTTPTests(unittest.TestCase):
         with (
             self.assertLogs(SERVER_LOG, logging.ERROR),
             self.serve(
-                app, log_access=log_access, settings={"TIMEOUTS": {"BODY": 0.3}}
+                app, log_access=log_access, settings={"TIMEOUTS": {"BODY": 2}}
             ) as server,
         ):
             with server.connect() as client:
