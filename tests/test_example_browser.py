@@ -37,8 +37,8 @@ HEARTBEAT = "1"
 
 ROOM = "/rooms/lobby/"
 
-#: Bytes of an upload that is followed, and how many of them leave in a second until what
-#: is to be seen meanwhile has been seen.
+#: Bytes of an upload that is followed, and how many of them leave in a second until
+#: what is to be seen meanwhile has been seen.
 UPLOAD = 1_200_000
 SLOW = UPLOAD / PATIENCE
 
