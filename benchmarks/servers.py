@@ -23,20 +23,25 @@ WEBSOCKET = "websocket"
 
 @dataclass(frozen=True)
 class Launch:
-    """What a case wants started."""
+    """What a case wants started; with TLS if there is a certificate."""
 
     app: str
     port: int
-    tls: Certificate | None = None
+    certificate: Certificate | None = None
 
-    @property
-    def endpoint(self) -> str:
-        """With TLS, as Twisted writes it."""
-        assert self.tls is not None
-        return (
-            f"ssl:{self.port}:interface=127.0.0.1"
-            f":privateKey={self.tls.key}:certKey={self.tls.chain}"
-        )
+    def tls(self, certificate: str, key: str) -> list[str]:
+        """The flags, by their names, of a server that has two."""
+        if self.certificate is None:
+            return []
+        files = self.certificate
+        return [certificate, str(files.chain), key, str(files.key)]
+
+    def daphnes_place(self) -> list[str]:
+        """Where to listen, for Daphne and those who took over its flags."""
+        if self.certificate is None:
+            return ["-p", str(self.port)]
+        files = f"privateKey={self.certificate.key}:certKey={self.certificate.chain}"
+        return ["-e", f"ssl:{self.port}:interface=127.0.0.1:{files}"]
 
 
 @dataclass(frozen=True)
@@ -58,19 +63,12 @@ def _django_daphne(launch: Launch) -> list[str]:
     # the access log.
     return [
         *("python", "-m", "django_daphne"),
-        *("-v", "0", *_where(launch), launch.app),
+        *("-v", "0", *launch.daphnes_place(), launch.app),
     ]
 
 
 def _daphne(launch: Launch) -> list[str]:
-    return ["daphne", "-v", "0", *_where(launch), launch.app]
-
-
-def _where(launch: Launch) -> list[str]:
-    """In the words of Daphne's command line and ours."""
-    if launch.tls is None:
-        return ["-p", str(launch.port)]
-    return ["-e", launch.endpoint]
+    return ["daphne", "-v", "0", *launch.daphnes_place(), launch.app]
 
 
 def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
@@ -79,6 +77,7 @@ def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
             *("uvicorn", "--port", str(launch.port)),
             *("--loop", "uvloop", *engines),
             *("--no-access-log", "--log-level", "warning"),
+            *launch.tls("--ssl-certfile", "--ssl-keyfile"),
             launch.app,
         ]
 
@@ -86,29 +85,23 @@ def _uvicorn(*engines: str) -> Callable[[Launch], list[str]]:
 
 
 def _hypercorn(launch: Launch) -> list[str]:
-    tls = launch.tls
     return [
         *("hypercorn", "--bind", f"127.0.0.1:{launch.port}"),
         *("--workers", "1", "--worker-class", "uvloop"),
         # Off by default; Daphne, Uvicorn and we ping every 20 seconds.
         *("--websocket-ping-interval", "20"),
-        *(("--certfile", str(tls.chain), "--keyfile", str(tls.key)) if tls else ()),
+        *launch.tls("--certfile", "--keyfile"),
         *("--log-level", "WARNING", launch.app),
     ]
 
 
 def _granian(launch: Launch) -> list[str]:
-    tls = launch.tls
     return [
         *("granian", "--port", str(launch.port)),
         *("--interface", "asgi", "--workers", "1", "--loop", "uvloop"),
+        *launch.tls("--ssl-certificate", "--ssl-keyfile"),
         # Backlog / workers, 1024, by default: it counts open WebSockets.
         *("--backpressure", str(MANY_CONNECTIONS)),
-        *(
-            ("--ssl-certificate", str(tls.chain), "--ssl-keyfile", str(tls.key))
-            if tls
-            else ()
-        ),
         *("--log-level", "warning", launch.app),
     ]
 
@@ -117,6 +110,7 @@ def _gunicorn(launch: Launch) -> list[str]:
     return [
         *("gunicorn", "--bind", f"127.0.0.1:{launch.port}"),
         *("--workers", "1", "--worker-class", "asgi", "--asgi-loop", "uvloop"),
+        *launch.tls("--certfile", "--keyfile"),
         # 1000 by default.
         *("--worker-connections", str(MANY_CONNECTIONS)),
         *("--log-level", "warning", launch.app),

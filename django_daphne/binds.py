@@ -74,14 +74,16 @@ class Bind:
     ``text`` is what the user wrote. ``kind`` says which other fields count:
 
     - TCP: ``host`` (a name or an address; None means every IPv4 and IPv6 address),
-      ``port`` (0 lets the system choose), ``tls``. ``dual_stack`` leaves it to the
-      system whether ``::`` takes IPv4 too, as Twisted's own endpoints do.
+      ``port`` (0 lets the system choose), ``tls`` (the files that an ``ssl:`` endpoint
+      brings along). ``dual_stack`` leaves it to the system whether ``::`` takes IPv4
+      too, as Twisted's own endpoints do.
     - UNIX: ``path``, ``mode``, ``group`` (a name or a number).
     - FD: ``fd``.
     - SYSTEMD: ``index`` and ``name`` choose among the sockets passed, both None takes
       all; ``domain`` is the address family the user expects.
 
-    ``backlog`` is the bind's own; None means the server's.
+    ``backlog`` is the bind's own; None means the server's. ``takes_tls`` means that
+    the server's TLS is spoken here if it has any, and ``needs_tls`` that it must.
     """
 
     text: str
@@ -98,6 +100,8 @@ class Bind:
     domain: str | None = None
     backlog: int | None = None
     tls: EndpointTLS | None = None
+    takes_tls: bool = False
+    needs_tls: bool = False
 
 
 def parse_bind(text: str) -> Bind:
@@ -151,7 +155,13 @@ def _read_bracketed(text: str) -> Bind:
     host, bracket, port = text[1:].partition("]:")
     if not bracket:
         raise ValueError(f"{text!r} lacks ']:PORT': write it like '[::1]:8000'.")
-    return Bind(text, BindKind.TCP, host=_ipv6(text, host), port=_port(text, port))
+    return Bind(
+        text,
+        BindKind.TCP,
+        host=_ipv6(text, host),
+        port=_port(text, port),
+        takes_tls=True,
+    )
 
 
 def _read_host_and_port(text: str, host: str, port: str) -> Bind:
@@ -164,6 +174,7 @@ def _read_host_and_port(text: str, host: str, port: str) -> Bind:
         BindKind.TCP,
         host=_host(text, host) if host else None,
         port=_port(text, port),
+        takes_tls=True,
     )
 
 
@@ -305,21 +316,19 @@ def _read_unix(text: str, rest: str) -> Bind:
 
 
 def _read_fd(text: str, rest: str) -> Bind:
-    if rest.endswith(":tls"):
-        raise _tls_not_yet(text)
+    rest, tls = _without_tls(rest)
     value = _arguments(text, rest, ("fileno",)).get("fileno", "")
     if not _NUMBER.fullmatch(value):
         raise ValueError(
             f"{text!r}: {value!r} is not a file descriptor: write it like 'fd:3'."
         )
-    return Bind(text, BindKind.FD, fd=int(value))
+    return Bind(text, BindKind.FD, fd=int(value), takes_tls=tls, needs_tls=tls)
 
 
 def _read_systemd(text: str, rest: str) -> Bind:
-    if rest == "tls" or rest.endswith(":tls"):
-        raise _tls_not_yet(text)
+    rest, tls = _without_tls(rest)
     if not rest:
-        return Bind(text, BindKind.SYSTEMD)
+        return Bind(text, BindKind.SYSTEMD, takes_tls=tls, needs_tls=tls)
     arguments = _arguments(text, rest, ("domain", "index", "name"))
     index, name = arguments.get("index"), arguments.get("name")
     if bool(name) == bool(index):
@@ -340,14 +349,15 @@ def _read_systemd(text: str, rest: str) -> Bind:
         index=int(index) if index else None,
         name=name or None,
         domain=domain,
+        takes_tls=tls,
+        needs_tls=tls,
     )
 
 
-def _tls_not_yet(text: str) -> ValueError:
-    return ValueError(
-        f"{text!r}: TLS on passed sockets is not available yet; write it without "
-        f"':tls' and leave TLS to a proxy."
-    )
+def _without_tls(rest: str) -> tuple[str, bool]:
+    """What stands before a last argument ``tls``, and whether there is one."""
+    before, _, last = rest.rpartition(":")
+    return (before, True) if last == "tls" else (rest, False)
 
 
 def _backlog(text: str, arguments: dict[str, str]) -> int | None:

@@ -1,7 +1,6 @@
 """System checks: mistakes in the settings, and in the order of the apps.
 
-Nothing here looks at the machine; the warnings about risky values are for
-``check --deploy`` alone.
+They look at the machine, and warn of risky values, for ``check --deploy`` alone.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from .binds import BindKind
 from .conf import get_config
 from .config import BOTH_SERVERS, WRONG_ORDER, Config, spell
-from .errors import ConfigurationError
+from .errors import ConfigurationError, Problem
 
 #: Stable numbers of the warnings.
 OPEN_ENDED_CLIENTS = "W001"
@@ -24,6 +23,8 @@ UNNOTICED_LOSS = "W003"
 ENDLESS_STOP = "W004"
 SOCKET_FOR_ALL = "W005"
 ROOT_PATH_IGNORED = "W006"
+EXPIRES_SOON = "W007"
+TLS_UNUSED = "W008"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
@@ -37,15 +38,16 @@ def check_settings() -> list[CheckMessage]:
     try:
         get_config()
     except ConfigurationError as error:
-        return [
-            Error(
-                problem.message,
-                hint=problem.hint or None,
-                id=f"django_daphne.{problem.code}",
-            )
-            for problem in error.problems
-        ]
+        return [_error(problem) for problem in error.problems]
     return []
+
+
+def _error(problem: Problem) -> Error:
+    return Error(
+        problem.message,
+        hint=problem.hint or None,
+        id=f"django_daphne.{problem.code}",
+    )
 
 
 def check_installation() -> list[CheckMessage]:
@@ -75,14 +77,26 @@ def check_installation() -> list[CheckMessage]:
 
 
 def check_production_values() -> list[CheckMessage]:
-    """Warnings for values that are fine on a developer's machine only."""
+    """Warnings for values that are fine on a developer's machine only, and what the
+    settings name that this machine does not have.
+    """
     try:
         config = get_config()
     except ConfigurationError:
         return []
+    from .server.certificates import examine
+
+    problems, late = examine(config)
+    risks = [
+        *_risks(config),
+        *((EXPIRES_SOON, message, "Renew it.") for message in late),
+    ]
     return [
-        Warning(message, hint=hint, id=f"django_daphne.{code}")
-        for code, message, hint in _risks(config)
+        *(_error(problem) for problem in problems),
+        *(
+            Warning(message, hint=hint, id=f"django_daphne.{code}")
+            for code, message, hint in risks
+        ),
     ]
 
 
@@ -125,6 +139,13 @@ def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
                 f"connect, and be taken for your proxy.",
                 "Leave the mode out (0660) and give the proxy's group with ':group='.",
             )
+    if config.tls is not None and not any(bind.takes_tls for bind in config.bind):
+        yield (
+            TLS_UNUSED,
+            f"{spell('TLS')} applies to no bind: only those like '0.0.0.0:443', "
+            f"'fd:3:tls' and 'systemd:tls' take it.",
+            "Change BIND, or remove TLS.",
+        )
     script_name = settings.FORCE_SCRIPT_NAME
     if script_name and config.root_path != script_name:
         yield (

@@ -2,7 +2,7 @@
 
 Flags of commands are merged into the dict before it is read, so that a value is judged
 alike wherever it comes from. What only Django can do for the server — sending signals,
-showing the technical error page — is handed over as hooks.
+showing the technical error page, knowing the allowed hosts — is handed over as hooks.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ SETTING = "DJANGO_DAPHNE"
 
 #: Settings that the result depends on.
 _SOURCES = (SETTING, "FORCE_SCRIPT_NAME")
+
+#: What Django takes for ALLOWED_HOSTS when that is empty, under DEBUG.
+DEBUG_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
 #: What is printed for a secret.
 MASK = "********"
@@ -95,10 +98,12 @@ def describe(config: Config) -> dict[str, Any]:
 
 
 def _describe(section: Any) -> dict[str, Any]:
-    return {
-        field.name.upper(): _show(getattr(section, field.name))
-        for field in dataclasses.fields(section)
-    }
+    described = {}
+    for field in dataclasses.fields(section):
+        value = _show(getattr(section, field.name))
+        secret = field.metadata.get("secret") and value is not None
+        described[field.name.upper()] = MASK if secret else value
+    return described
 
 
 def _show(value: Any) -> Any:
@@ -106,6 +111,8 @@ def _show(value: Any) -> Any:
         return _mask_bind(value.text)
     if isinstance(value, tuple):
         return [_show(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _show(item) for key, item in value.items()}
     return _describe(value) if dataclasses.is_dataclass(value) else value
 
 
@@ -163,6 +170,20 @@ def error_page(scope: Any, error: BaseException) -> ErrorPage | None:
         return None
 
 
+def allowed_host(host: str) -> bool:
+    """Whether Django takes requests for ``host``, a ``Host`` field's value."""
+    from django.http.request import split_domain_port, validate_host
+
+    allowed = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed:
+        allowed = DEBUG_HOSTS
+    domain, _ = split_domain_port(host)
+    return bool(domain) and validate_host(domain, allowed)
+
+
 HOOKS = Hooks(
-    on_started=_send_started, on_stopping=_send_stopping, error_page=error_page
+    on_started=_send_started,
+    on_stopping=_send_stopping,
+    error_page=error_page,
+    allowed_host=allowed_host,
 )

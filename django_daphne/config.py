@@ -18,12 +18,13 @@ import dataclasses
 import difflib
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .binds import Bind, parse_bind
+from .binds import Bind, BindKind, parse_bind
 from .errors import ConfigurationError, Problem
 
 KIB = 1024
@@ -39,6 +40,7 @@ BAD_BIND = "E006"
 NOT_AN_APPLICATION = "E007"
 BOTH_SERVERS = "E008"
 WRONG_ORDER = "E009"
+UNUSABLE_CERTIFICATE = "E010"
 
 _OR_NONE = ", or None [^,]*(?=, not )"
 
@@ -92,6 +94,18 @@ def text_or_none(value: object) -> str | None:
     if value is None or (isinstance(value, str) and value):
         return None
     return "a string that is not empty, or None"
+
+
+def path(value: object) -> str | None:
+    if isinstance(value, str | os.PathLike):
+        name = os.fspath(value)
+        if isinstance(name, str) and name and "\0" not in name:
+            return None
+    return "the path of a file"
+
+
+def path_or_none(value: object) -> str | None:
+    return None if value is None or path(value) is None else "the path of a file"
 
 
 def server_header(value: object) -> str | None:
@@ -164,10 +178,12 @@ def log_format(value: object) -> str | None:
     return None
 
 
-def setting(default: Any, rule: Rule) -> Any:
+def setting(default: Any, rule: Rule, *, secret: bool = False) -> Any:
+    """A field that is a key; the value of a ``secret`` one is shown to nobody."""
+    metadata = {"rule": rule, "secret": secret}
     if isinstance(default, list):
-        return field(default_factory=default.copy, metadata={"rule": rule})
-    return field(default=default, metadata={"rule": rule})
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 # -- Sections ------------------------------------------------------------------------
@@ -177,7 +193,7 @@ def setting(default: Any, rule: Rule) -> Any:
 class Timeouts:
     """How long we wait, in seconds; None waits for ever."""
 
-    #: A TLS handshake, from the first byte to the last.
+    #: A TLS handshake, and the silence before it.
     handshake: float | None = setting(10.0, seconds_or_none)
     #: A whole request head, from its first byte; also the first byte of a connection.
     headers: float | None = setting(10.0, seconds_or_none)
@@ -240,6 +256,33 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A certificate, with what it needs to be believed, and its key; PEM files."""
+
+    #: The certificate itself first, the intermediate ones after it.
+    certificate: str = setting(None, path)
+    #: None: in the certificate's file.
+    private_key: str | None = setting(None, path_or_none)
+
+
+@dataclass(frozen=True, slots=True)
+class TLS(CertificateFiles):
+    """What a server shows, and what it wants to see, in a TLS handshake."""
+
+    #: Opens whichever of the private keys are encrypted.
+    password: str | None = setting(None, text_or_none, secret=True)
+    minimum_version: str = setting("TLSv1.2", one_of("TLSv1.2", "TLSv1.3"))
+    #: OpenSSL's names, for TLS 1.2; those of TLS 1.3 are all good. None: Python's.
+    ciphers: str | None = setting(None, text_or_none)
+    #: The authorities whose client certificates are believed.
+    client_ca: str | None = setting(None, path_or_none)
+    client_certificate: str = setting("none", one_of("none", "optional", "required"))
+    #: Other certificates, by the lower-case host name that a client asks for, whose
+    #: first label may be ``*``.
+    sni: Mapping[str, CertificateFiles] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Hooks:
     """What the layer above supplies: how the server reaches Django without knowing it.
 
@@ -247,6 +290,8 @@ class Hooks:
     serving process, and do not raise.
     ``error_page(scope, error)`` returns ``(status, headers, body)`` for an application
     that failed before it answered, or None for the plain page.
+    ``allowed_host(host)`` says whether a ``Host`` field's value is one of ours; nobody
+    is redirected to any other.
     """
 
     on_started: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -257,6 +302,7 @@ class Hooks:
         ]
         | None
     ) = None
+    allowed_host: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +312,9 @@ class Config:
     bind: tuple[Bind, ...] = (parse_bind("127.0.0.1:8000"),)
     #: Whether HTTP/2 is spoken with clients that want it.
     http2: bool = setting(True, boolean)
+    #: Where plain HTTP is answered with the address of the first bind with TLS.
+    redirect_bind: tuple[Bind, ...] = ()
+    tls: TLS | None = None
     #: None: the caller supplies FORCE_SCRIPT_NAME or "".
     root_path: str | None = setting(None, root_path)
     lifespan: str = setting("auto", one_of("auto", "on", "off"))
@@ -286,7 +335,8 @@ _SECTIONS: dict[str, type] = {
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("REDIRECT_BIND", "TLS", "PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "TLS": ("ACME",),
     "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
 }
 
@@ -322,10 +372,14 @@ def _read(settings: object, problems: list[Problem]) -> Config:
     plain = {
         f.name.upper(): f for f in dataclasses.fields(Config) if "rule" in f.metadata
     }
-    known = ["BIND", *plain, *_SECTIONS]
+    known = ["BIND", "REDIRECT_BIND", "TLS", *plain, *_SECTIONS]
     for key, value in settings.items():
         if key == "BIND":
-            values["bind"] = _read_binds(value, problems)
+            values["bind"] = _read_binds(key, value, problems)
+        elif key == "REDIRECT_BIND":
+            values["redirect_bind"] = _read_binds(key, value, problems, may_lack=True)
+        elif key == "TLS":
+            values["tls"] = _read_tls(value, problems)
         elif key in plain:
             values[plain[key].name] = _read_value(key, value, plain[key], problems)
         elif key in _SECTIONS:
@@ -339,24 +393,45 @@ def _read(settings: object, problems: list[Problem]) -> Config:
 
 def _read_section(name: str, value: object, problems: list[Problem]) -> Any:
     section = _SECTIONS[name]
-    if not isinstance(value, Mapping):
-        problems.append(
-            Problem(
-                WRONG_VALUE,
-                name,
-                f"DJANGO_DAPHNE[{name!r}] must be a dict, not {type(value).__name__}.",
-            )
-        )
+    if not _is_dict(name, value, problems):
         return section()
-    fields = {f.name.upper(): f for f in dataclasses.fields(section)}
+    return section(**_read_fields(name, value, section, problems))
+
+
+def _is_dict(
+    path: str, value: object, problems: list[Problem], or_none: str = ""
+) -> bool:
+    if isinstance(value, Mapping):
+        return True
+    kind = type(value).__name__
+    demand = f"{spell(path)} must be a dict{or_none}, not {kind}."
+    problems.append(Problem(WRONG_VALUE, path, demand))
+    return False
+
+
+def _read_fields(
+    path: str,
+    value: Any,
+    section: type,
+    problems: list[Problem],
+    others: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The keys of a dict that are fields of ``section``, by the fields' names.
+
+    ``others`` are keys that the caller reads.
+    """
+    fields = {
+        f.name.upper(): f for f in dataclasses.fields(section) if "rule" in f.metadata
+    }
     values = {}
     for key, item in value.items():
         if key in fields:
-            path = f"{name}.{key}"
-            values[fields[key].name] = _read_value(path, item, fields[key], problems)
-        else:
-            problems.append(_refuse_key(name, key, list(fields)))
-    return section(**values)
+            values[fields[key].name] = _read_value(
+                f"{path}.{key}", item, fields[key], problems
+            )
+        elif key not in others:
+            problems.append(_refuse_key(path, key, [*fields, *others]))
+    return values
 
 
 def _read_value(
@@ -364,24 +439,28 @@ def _read_value(
 ) -> Any:
     demand = field.metadata["rule"](value)
     if demand is None:
-        return value
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+    shown = type(value).__name__ if field.metadata["secret"] else repr(value)
     problems.append(
-        Problem(WRONG_VALUE, path, f"{spell(path)} must be {demand}, not {value!r}.")
+        Problem(WRONG_VALUE, path, f"{spell(path)} must be {demand}, not {shown}.")
     )
     return field.default
 
 
-def _read_binds(value: object, problems: list[Problem]) -> tuple[Bind, ...]:
+def _read_binds(
+    key: str, value: object, problems: list[Problem], *, may_lack: bool = False
+) -> tuple[Bind, ...]:
+    """A list of binds; ``may_lack`` lets it be empty."""
     if (
         not isinstance(value, list | tuple)
-        or not value
+        or not (value or may_lack)
         or not all(isinstance(item, str) for item in value)
     ):
         problems.append(
             Problem(
                 WRONG_VALUE,
-                "BIND",
-                f"{spell('BIND')} must be a list of strings, not {value!r}.",
+                key,
+                f"{spell(key)} must be a list of strings, not {value!r}.",
                 "Write it like ['127.0.0.1:8000'].",
             )
         )
@@ -391,13 +470,158 @@ def _read_binds(value: object, problems: list[Problem]) -> tuple[Bind, ...]:
         try:
             binds.append(parse_bind(text))
         except ValueError as error:
-            problems.append(Problem(BAD_BIND, "BIND", f"{spell('BIND')}: {error}"))
+            problems.append(Problem(BAD_BIND, key, f"{spell(key)}: {error}"))
     repeated = {text for text in value if value.count(text) > 1}
     for text in sorted(repeated):
-        problems.append(
-            Problem(IMPOSSIBLE, "BIND", f"{spell('BIND')} names {text!r} twice.")
-        )
+        problems.append(Problem(IMPOSSIBLE, key, f"{spell(key)} names {text!r} twice."))
     return tuple(binds)
+
+
+# -- TLS -----------------------------------------------------------------------------
+
+#: What can stand in a certificate and is sent as a server's name (RFC 6066 section 3):
+#: a DNS name, never an address. The wildcard is a whole label, the first (RFC 6125
+#: section 6.4.3).
+_SERVER_NAME = re.compile(
+    r"(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*"
+)
+
+
+def _read_tls(value: object, problems: list[Problem]) -> TLS | None:
+    if value is None:
+        return None
+    if not _is_dict("TLS", value, problems, " or None"):
+        return TLS()
+    assert isinstance(value, Mapping)
+    before = len(problems)
+    values = _read_fields("TLS", value, TLS, problems, ("SNI",))
+    values["sni"] = _read_sni(value.get("SNI", {}), problems)
+    tls = TLS(**values)
+    if len(problems) == before:
+        _cross_check_tls(tls, problems)
+    return tls
+
+
+def _read_sni(value: object, problems: list[Problem]) -> dict[str, CertificateFiles]:
+    if not _is_dict("TLS.SNI", value, problems):
+        return {}
+    assert isinstance(value, Mapping)
+    named: dict[str, CertificateFiles] = {}
+    for host, files in value.items():
+        name = host.lower() if isinstance(host, str) else ""
+        if not _SERVER_NAME.fullmatch(name):
+            problems.append(
+                Problem(
+                    WRONG_VALUE,
+                    "TLS.SNI",
+                    f"{spell('TLS.SNI')}: {host!r} is not a host name.",
+                    "Write it like 'example.org' or '*.example.org', and other letters "
+                    "than ASCII's in their 'xn--' form.",
+                )
+            )
+        elif name in named:
+            problems.append(
+                Problem(
+                    IMPOSSIBLE, "TLS.SNI", f"{spell('TLS.SNI')} names {name!r} twice."
+                )
+            )
+        else:
+            named[name] = _read_certificate(host, files, problems)
+    return named
+
+
+def _read_certificate(
+    host: str, value: object, problems: list[Problem]
+) -> CertificateFiles:
+    # Host names have dots of their own; what is said of a path is said in place of it.
+    found: list[Problem] = []
+    values = {}
+    if _is_dict("HOST", value, found):
+        values = _read_fields("HOST", value, CertificateFiles, found)
+        if not found and values.get("certificate") is None:
+            missing = f"{spell('HOST.CERTIFICATE')} is missing."
+            found.append(Problem(IMPOSSIBLE, "HOST.CERTIFICATE", missing))
+    for problem in found:
+        place = f"{spell('TLS.SNI')}[{host!r}]"
+        message = problem.message.replace(spell("HOST"), place)
+        problems.append(dataclasses.replace(problem, key="TLS.SNI", message=message))
+    return CertificateFiles(**values)
+
+
+def _cross_check_tls(tls: TLS, problems: list[Problem]) -> None:
+    def impossible(key: str, what: str, hint: str = "") -> None:
+        path = f"TLS.{key}"
+        problems.append(Problem(IMPOSSIBLE, path, f"{spell(path)} {what}", hint))
+
+    if tls.certificate is None:
+        if tls.private_key is not None:
+            impossible("PRIVATE_KEY", "is of no use without TLS['CERTIFICATE'].")
+        else:
+            impossible("CERTIFICATE", "is missing.", "Without TLS, write 'TLS': None.")
+    wanted = tls.client_certificate != "none"
+    if wanted and tls.client_ca is None:
+        impossible(
+            "CLIENT_CERTIFICATE",
+            f"is {tls.client_certificate!r}, and TLS['CLIENT_CA'] does not say whose.",
+        )
+    if tls.client_ca is not None and not wanted:
+        impossible(
+            "CLIENT_CA",
+            "does nothing while TLS['CLIENT_CERTIFICATE'] is 'none'.",
+            "Make it 'optional' or 'required'.",
+        )
+    if tls.ciphers is not None and tls.minimum_version == "TLSv1.3":
+        impossible("CIPHERS", "are those of TLS 1.2, which MINIMUM_VERSION excludes.")
+
+
+def speaks_tls(config: Config, bind: Bind) -> bool | None:
+    """Whether ``bind``, one of ``BIND``, does; None where only Twisted knows."""
+    if bind.kind is BindKind.ENDPOINT:
+        return None
+    return bind.tls is not None or (bind.takes_tls and config.tls is not None)
+
+
+def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
+    for bind in config.bind:
+        if bind.needs_tls and config.tls is None:
+            problems.append(
+                Problem(
+                    IMPOSSIBLE,
+                    "BIND",
+                    f"{spell('BIND')}: {bind.text!r} needs a certificate.",
+                    "Name it in TLS['CERTIFICATE'].",
+                )
+            )
+    if not config.redirect_bind:
+        return
+    if all(speaks_tls(config, bind) is False for bind in config.bind):
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                "REDIRECT_BIND",
+                f"{spell('REDIRECT_BIND')} leads nowhere: no bind has TLS.",
+                "Set TLS, or remove it.",
+            )
+        )
+    texts = {bind.text for bind in config.bind}
+    for bind in config.redirect_bind:
+        if bind.text in texts:
+            problems.append(
+                Problem(
+                    IMPOSSIBLE,
+                    "REDIRECT_BIND",
+                    f"{spell('REDIRECT_BIND')}: {bind.text!r} is in BIND too.",
+                )
+            )
+        if bind.tls is not None or bind.needs_tls:
+            problems.append(
+                Problem(
+                    IMPOSSIBLE,
+                    "REDIRECT_BIND",
+                    f"{spell('REDIRECT_BIND')}: {bind.text!r} has TLS already.",
+                    "Only plain HTTP is redirected.",
+                )
+            )
 
 
 def _refuse_key(section: str, key: object, known: list[str]) -> Problem:
@@ -415,6 +639,7 @@ def _refuse_key(section: str, key: object, known: list[str]) -> Problem:
 
 
 def _cross_check(config: Config, problems: list[Problem]) -> None:
+    _cross_check_binds(config, problems)
     timeouts, websocket = config.timeouts, config.websocket
     if timeouts.graceful is not None and timeouts.drain_delay >= timeouts.graceful:
         problems.append(

@@ -16,14 +16,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import thread as thread_pools
+from pathlib import Path
 from typing import cast
 
 from asgiref.sync import ThreadSensitiveContext
 
 from .application.context import Application, Receive, Scope, Send
 from .conf import get_config
-from .config import Config
+from .config import TLS, UNUSABLE_CERTIFICATE, Config
 from .development_log import log_access, log_refusals
+from .errors import ConfigurationError, Problem
 from .server.threaded import ThreadedServer
 
 #: What event streams get to end in order when the process is about to go.
@@ -53,6 +55,9 @@ class DevelopmentServer(socketserver.TCPServer):
     :raises ConfigurationError: when ``DJANGO_DAPHNE`` is wrong.
     """
 
+    #: Whether TLS is spoken.
+    secure = False
+
     allow_reuse_address = True
     request_queue_size = BACKLOG
 
@@ -66,6 +71,8 @@ class DevelopmentServer(socketserver.TCPServer):
         if ipv6:
             self.address_family = socket.AF_INET6
         self._config = development_config()
+        if self.secure:
+            self._config = over_tls(self._config, server_address[0])
         #: WebSockets that are open, and the lifespan if the application takes part.
         self._guests = 0
         #: Waited for instead of the thread itself: before Python 3.13, an interrupted
@@ -126,6 +133,15 @@ class DevelopmentServer(socketserver.TCPServer):
             self._guests -= 1
 
 
+class SecureDevelopmentServer(DevelopmentServer):
+    """The same over TLS.
+
+    :raises ConfigurationError: when its certificate cannot be used.
+    """
+
+    secure = True
+
+
 #: The servers of this process; in practice one.
 _serving: list[DevelopmentServer] = []
 
@@ -152,6 +168,8 @@ def leave() -> None:
 def development_config() -> Config:
     """``settings.DJANGO_DAPHNE``, for a server that is stopped many times a day.
 
+    It serves plain HTTP on what it is given.
+
     :raises ConfigurationError: with everything that is wrong.
     """
     config = get_config()
@@ -161,7 +179,43 @@ def development_config() -> Config:
         graceful=GRACEFUL,
         application_close=GRACEFUL,
     )
-    return dataclasses.replace(config, bind=(), timeouts=timeouts)
+    return dataclasses.replace(
+        config, bind=(), redirect_bind=(), tls=None, timeouts=timeouts
+    )
+
+
+def over_tls(config: Config, host: str) -> Config:
+    """``config`` with the TLS of the settings, or with a certificate for ``host``.
+
+    :raises ConfigurationError: when there is no certificate that can be used.
+    """
+    from .server.certificates import examine
+
+    tls = get_config().tls or TLS(str(_certificate_for(host)))
+    config = dataclasses.replace(config, tls=tls)
+    problems, _ = examine(config)
+    if problems:
+        raise ConfigurationError(problems)
+    return config
+
+
+def _certificate_for(host: str) -> Path:
+    from .server.development_certificate import development_certificate
+
+    try:
+        # "0" is how Django's users write every address.
+        return development_certificate("0.0.0.0" if host == "0" else host)
+    except OSError as error:
+        raise ConfigurationError(
+            [
+                Problem(
+                    UNUSABLE_CERTIFICATE,
+                    "TLS",
+                    f"The development certificate cannot be kept: {error}.",
+                    "Set XDG_CACHE_HOME to a folder that can be written to, or TLS.",
+                )
+            ]
+        ) from None
 
 
 def in_one_thread(application: Application, thread: ThreadPoolExecutor) -> Application:

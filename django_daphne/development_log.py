@@ -16,11 +16,17 @@ from .application.context import Scope, protocol_log
 from .application.http import CLIENT_CLOSED_REQUEST
 from .protocol.http1 import TLS_ON_PLAIN_PORT
 from .server.log_setup import enable_loggers
+from .server.tls_listener import PLAIN_ON_TLS_PORT
 
 logger = logging.getLogger("django.server")
 
 TLS_HINT = (
     "You're accessing the development server over HTTPS, but it only supports HTTP."
+)
+
+PLAIN_HINT = (
+    "You're accessing the development server over HTTP, but with --https it only "
+    "supports HTTPS."
 )
 
 #: As in the access log that Django's server inherits from the standard library.
@@ -83,6 +89,9 @@ class _Refusals(logging.Handler):
         status, reason = record.status, record.reason  # type: ignore[attr-defined]
         if reason == TLS_ON_PLAIN_PORT:
             _log(TLS_HINT, status=500)
+            return
+        if reason == PLAIN_ON_TLS_PORT:
+            _log(PLAIN_HINT, status=status)
             return
         _log("code %d, message %s", status, reason)
         line = said.partition(b"\n")[0].rstrip(b"\r").decode("latin-1")

@@ -5,6 +5,7 @@
     DjangoDaphneError
     ├── ConfigurationError     the description of the server is wrong (exit 1)
     ├── BindError              a listener cannot be had (exit 1)
+    │   └── TLSError           nor what it has to show in a TLS handshake
     ├── LifespanFailed         the application refused to start (exit 3)
     └── ProtocolError          a peer broke its protocol; carries the answer's status
     ClientDisconnected         OSError: ``send()`` after the client has gone
@@ -47,6 +48,25 @@ class ConfigurationError(DjangoDaphneError):
 
 class BindError(DjangoDaphneError):
     """A listener cannot be had; the text is one line fit for a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one of the things that TLS is made of.
+
+    ``key`` is the one of ``TLS`` that names it, ``message`` a sentence.
+    """
+
+    key: str
+    message: str
+
+
+class TLSError(BindError):
+    """Certificates, keys or ciphers cannot be used; ``faults`` says everything."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        super().__init__(" ".join(fault.message for fault in faults))
 
 
 class LifespanFailed(DjangoDaphneError):

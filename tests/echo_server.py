@@ -20,6 +20,7 @@ from typing import Any, cast
 from django_daphne.binds import parse_bind
 from django_daphne.errors import BindError
 from django_daphne.server.endpoints import open_listeners
+from django_daphne.server.tls_extension import tls_extension
 
 CHUNK = bytes(range(256)) * 256
 
@@ -51,7 +52,7 @@ class Echo(asyncio.Protocol):
             peername=transport.get_extra_info("peername"),
             sockname=transport.get_extra_info("sockname"),
             tls=tls and [tls.version(), tls.cipher(), tls.selected_alpn_protocol()],
-            ciphers=tls and len(tls.context.get_ciphers()),
+            extension=tls and tls_extension(tls),
         )
 
     def data_received(self, data: bytes) -> None:

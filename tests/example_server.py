@@ -36,13 +36,21 @@ COMMANDS = {
         "--noreload",
         "127.0.0.1:{port}",
     ],
+    "runserver --https": [
+        str(MANAGE),
+        "runserver",
+        "--https",
+        "--noreload",
+        "127.0.0.1:{port}",
+    ],
     "runserver, reloading": ["manage.py", "runserver", "127.0.0.1:{port}"],
     "runasgi": [str(MANAGE), "runasgi", "127.0.0.1:{port}"],
     "runasgi, TLS": [
         str(MANAGE),
         "runasgi",
-        "ssl:{port}:interface=127.0.0.1"
-        ":privateKey={directory}/key.pem:certKey={directory}/full.pem",
+        "127.0.0.1:{port}",
+        "--certificate={directory}/full.pem",
+        "--private-key={directory}/key.pem",
     ],
     "django-daphne": [
         "-m",
@@ -66,6 +74,8 @@ class ExampleServer:
             **os.environ,
             "EXAMPLE_DATABASE": str(self.directory / "db.sqlite3"),
             "EXAMPLE_MEDIA": str(self.directory / "media"),
+            # Where development certificates are kept.
+            "XDG_CACHE_HOME": str(self.directory / "cache"),
             "DJANGO_SETTINGS_MODULE": "example_project.settings",
             "PYTHONUNBUFFERED": "1",
             **environment,
@@ -78,7 +88,8 @@ class ExampleServer:
 
     @property
     def url(self) -> str:
-        scheme = "https" if "TLS" in self.command else "http"
+        secure = "TLS" in self.command or "--https" in self.command
+        scheme = "https" if secure else "http"
         return f"{scheme}://127.0.0.1:{self.port}"
 
     @property

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import json
 import os
 import select
@@ -21,10 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from .certificates import authority
 
 #: Long enough for any machine; nothing waits this long unless it fails.
 DEADLINE = 30.0
@@ -50,90 +45,27 @@ class Authority:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.root_key, self.root = self._issue("root", None)
-        self.middle_key, self.middle = self._issue("middle", (self.root, self.root_key))
-        self.key, self.leaf = self._issue(
-            "localhost", (self.middle, self.middle_key), ca=False
-        )
-        self.root_path = self.write("root.pem", self._pem(self.root))
-        self.chain = self.write("chain.pem", self._pem(self.middle))
-        self.certificate = self.write("leaf.pem", self._pem(self.leaf))
-        self.full = self.write(
-            "full.pem", self._pem(self.leaf) + self._pem(self.middle)
-        )
-        self.private_key = self.write("key.pem", self._key_pem(self.key))
-        self.both = self.write(
-            "both.pem",
-            self._key_pem(self.key) + self._pem(self.leaf) + self._pem(self.middle),
-        )
-        self.other_key = self.write("other.pem", self._key_pem(self.root_key))
-        self.encrypted_key = self.write("encrypted.pem", self._key_pem(self.key, b"x"))
+        root = authority()
+        middle = root.issue("middle", ca=True)
+        leaf = middle.issue("localhost", ("localhost", "127.0.0.1"))
+        self.root_path = self.write("root.pem", root.pem)
+        self.chain = self.write("chain.pem", middle.pem)
+        self.certificate = self.write("leaf.pem", leaf.pem)
+        self.full = self.write("full.pem", leaf.pem + middle.pem)
+        self.private_key = self.write("key.pem", leaf.key_pem())
+        self.both = self.write("both.pem", leaf.key_pem() + leaf.pem + middle.pem)
+        self.other_key = self.write("other.pem", root.key_pem())
+        self.encrypted_key = self.write("encrypted.pem", leaf.key_pem("x"))
 
-    def write(self, name: str, content: bytes) -> Path:
+    def write(self, name: str, content: str) -> Path:
         path = self.directory / name
-        path.write_bytes(content)
+        path.write_text(content)
         return path
 
     def client(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.root_path))
         context.set_alpn_protocols(["h2", "http/1.1"])
         return context
-
-    def _issue(self, name: str, issuer: Any, ca: bool = True) -> Any:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        signer, signing_key = (subject, key)
-        if issuer is not None:
-            signer, signing_key = issuer[0].subject, issuer[1]
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(signer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(
-                    signing_key.public_key()
-                ),
-                False,
-            )
-        )
-        if ca:
-            usage = x509.KeyUsage(
-                *(False,) * 5, key_cert_sign=True, crl_sign=True,
-                encipher_only=False, decipher_only=False,
-            )  # fmt: skip
-            builder = builder.add_extension(usage, True)
-        else:
-            names = x509.SubjectAlternativeName(
-                [
-                    x509.DNSName("localhost"),
-                    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-                ]
-            )
-            builder = builder.add_extension(names, False)
-        return key, builder.sign(signing_key, hashes.SHA256())
-
-    @staticmethod
-    def _pem(certificate: x509.Certificate) -> bytes:
-        return certificate.public_bytes(serialization.Encoding.PEM)
-
-    @staticmethod
-    def _key_pem(key: Any, password: bytes | None = None) -> bytes:
-        return key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.BestAvailableEncryption(password)
-            if password
-            else serialization.NoEncryption(),
-        )
 
 
 class ProcessTestCase(DirectoryTestCase):

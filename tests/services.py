@@ -28,6 +28,7 @@ PROGRAMS = {
     "haproxy": ("haproxy",),
     "nghttp": ("nghttp",),
     "nginx": ("nginx",),
+    "openssl": ("openssl",),
     "python2.7": ("python2.7",),
     "redis": ("redis-server",),
     "wrk": ("wrk",),

@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -77,7 +78,7 @@ class Serving:
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://").rpartition(":")[0].strip("[]")
+        return self.url.partition("://")[2].rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:
@@ -322,13 +323,19 @@ class Reader:
 
 
 class Client(Reader):
-    """A blocking socket that speaks raw HTTP/1.1.
+    """A blocking socket that speaks raw HTTP/1.1, over TLS if there is a context.
 
     Used as a context manager, or closed by the test.
     """
 
     def __init__(
-        self, host: str, port: int, *, receive_buffer: int | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str = "localhost",
     ) -> None:
         self.socket = socket.socket(
             socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM
@@ -336,7 +343,15 @@ class Client(Reader):
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
-        self.socket.connect((host, port))
+        try:
+            self.socket.connect((host, port))
+            if tls is not None:
+                self.socket = tls.wrap_socket(
+                    self.socket, server_hostname=server_hostname
+                )
+        except BaseException:
+            self.socket.close()
+            raise
         super().__init__(self.socket.recv)
 
     def __enter__(self) -> Client:
@@ -446,7 +461,7 @@ class Process:
 
     @property
     def host(self) -> str:
-        return self.url.removeprefix("http://").rpartition(":")[0]
+        return self.url.partition("://")[2].rpartition(":")[0]
 
     @property
     def port(self) -> int:

@@ -29,18 +29,20 @@ class FormTests(unittest.TestCase):
         with self.subTest(text):
             self.assertEqual(parse_bind(text), Bind(text, kind, **fields))
 
+    def assertNames(self, text: str, host: str | None, port: int) -> None:
+        self.assertParses(text, TCP, host=host, port=port, takes_tls=True)
+
     def test_host_and_port(self) -> None:
-        self.assertParses("127.0.0.1:8000", TCP, host="127.0.0.1", port=8000)
-        self.assertParses("0.0.0.0:0", TCP, host="0.0.0.0", port=0)
-        self.assertParses("localhost:80", TCP, host="localhost", port=80)
-        self.assertParses("my_app-1.internal:65535", TCP, host="my_app-1.internal",
-                          port=65535)  # fmt: skip
-        self.assertParses("[::1]:8000", TCP, host="::1", port=8000)
-        self.assertParses("[fe80::1%eth0]:80", TCP, host="fe80::1%eth0", port=80)
+        self.assertNames("127.0.0.1:8000", "127.0.0.1", 8000)
+        self.assertNames("0.0.0.0:0", "0.0.0.0", 0)
+        self.assertNames("localhost:80", "localhost", 80)
+        self.assertNames("my_app-1.internal:65535", "my_app-1.internal", 65535)
+        self.assertNames("[::1]:8000", "::1", 8000)
+        self.assertNames("[fe80::1%eth0]:80", "fe80::1%eth0", 80)
 
     def test_every_address(self) -> None:
-        self.assertParses(":8000", TCP, host=None, port=8000)
-        self.assertParses(":0", TCP, host=None, port=0)
+        self.assertNames(":8000", None, 8000)
+        self.assertNames(":0", None, 0)
 
     def test_unix(self) -> None:
         path = "/run/app.sock"
@@ -68,6 +70,14 @@ class FormTests(unittest.TestCase):
         self.assertParses("fd:3", FD, fd=3)
         self.assertParses("fd:0", FD, fd=0)
         self.assertParses("fd:fileno=17", FD, fd=17)
+
+    def test_tls_on_passed_sockets(self) -> None:
+        tls = {"takes_tls": True, "needs_tls": True}
+        self.assertParses("fd:3:tls", FD, fd=3, **tls)
+        self.assertParses("fd:fileno=3:tls", FD, fd=3, **tls)
+        self.assertParses("systemd:tls", SYSTEMD, **tls)
+        self.assertParses("systemd:name=web:tls", SYSTEMD, name="web", **tls)
+        self.assertParses("systemd:name=tls", SYSTEMD, name="tls")
 
     def test_systemd(self) -> None:
         self.assertParses("systemd:", SYSTEMD)
@@ -138,7 +148,7 @@ class FormTests(unittest.TestCase):
 
     def test_one_word_and_a_number_is_a_host(self) -> None:
         # An endpoint like this needs its argument's name: "onion:public_port=80".
-        self.assertParses("onion:80", TCP, host="onion", port=80)
+        self.assertNames("onion:80", "onion", 80)
 
     def test_escapes(self) -> None:
         self.assertEqual(parse_bind(r"unix:/a\:b\=c\\d").path, r"/a:b=c\d")
@@ -242,11 +252,6 @@ class RefusalTests(unittest.TestCase):
         self.assertRefuses("systemd:index=first", "is not an index")
         self.assertRefuses("systemd:domain=X25:index=0", "one of INET, INET6, UNIX")
 
-    def test_tls_that_comes_later(self) -> None:
-        self.assertRefuses("fd:3:tls", "not available yet")
-        self.assertRefuses("systemd:tls", "not available yet")
-        self.assertRefuses("systemd:name=web:tls", "not available yet")
-
     def test_sslmethod(self) -> None:
         for method in ("SSLv3_METHOD", "TLSv1_METHOD", "TLSv1_1_METHOD", "TLS"):
             self.assertRefuses(f"ssl:443:sslmethod={method}", "sslmethod", method)
@@ -293,7 +298,9 @@ class PropertyTests(unittest.TestCase):
     def test_addresses(self, address: object, port: int) -> None:
         host = str(address)
         text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.assertEqual(parse_bind(text), Bind(text, TCP, host=host, port=port))
+        self.assertEqual(
+            parse_bind(text), Bind(text, TCP, host=host, port=port, takes_tls=True)
+        )
         endpoint = parse_bind(f"tcp:{port}:interface={quote(host)}")
         self.assertEqual((endpoint.host, endpoint.port), (host, port))
 

@@ -39,8 +39,12 @@ def actual_settings() -> dict[str, Any]:
     for field in dataclasses.fields(defaults):
         value = getattr(defaults, field.name)
         key = field.name.upper()
-        if key == "BIND":
+        if key in ("BIND", "REDIRECT_BIND"):
             found[key] = [bind.text for bind in value]
+        elif key == "TLS":
+            found[key] = value
+            for inner in dataclasses.fields(config.TLS()):
+                found[f"{key}.{inner.name.upper()}"] = getattr(config.TLS(), inner.name)
         elif "rule" in field.metadata:
             found[key] = value
         elif key in config._SECTIONS:

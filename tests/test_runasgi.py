@@ -239,8 +239,6 @@ class Mistakes(RunasgiTestCase):
     def test_flags_of_later_work(self) -> None:
         for flag, *value in (
             ("--workers", "2"),
-            ("--certificate", "crt.pem"),
-            ("--private-key", "key.pem"),
             ("--trusted-proxy", "10.0.0.1"),
         ):
             with self.subTest(flag):

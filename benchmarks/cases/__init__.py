@@ -64,9 +64,17 @@ class Case(abc.ABC):
 
 def all_cases() -> tuple[type[Case], ...]:
     # Here, for the modules import Case from this one.
-    from .http1_hello import Http1Hello
+    from .download import Download
+    from .http1_hello import Http1Hello, Http1HelloTLS
     from .http2_hello import Http2Hello
     from .ws_echo import WebSocketEcho
     from .ws_idle import WebSocketIdle
 
-    return (Http1Hello, Http2Hello, WebSocketEcho, WebSocketIdle)
+    return (
+        Http1Hello,
+        Http1HelloTLS,
+        Http2Hello,
+        Download,
+        WebSocketEcho,
+        WebSocketIdle,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import subprocess
 
 import environment
@@ -44,9 +45,7 @@ class Http1Hello(Case):
     )
 
     def verify(self, server: RunningServer) -> None:
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", server.port, timeout=ANSWER_SECONDS
-        )
+        connection = self._connect(server)
         try:
             self._expect_hello(connection)
             kept = connection.sock
@@ -57,6 +56,14 @@ class Http1Hello(Case):
             raise ServerFailed(f"no answer: {error!r}") from error
         finally:
             connection.close()
+
+    def _connect(self, server: RunningServer) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(
+            "127.0.0.1", server.port, timeout=ANSWER_SECONDS
+        )
+
+    def _url(self, server: RunningServer) -> str:
+        return server.http_url
 
     def _expect_hello(self, connection: http.client.HTTPConnection) -> None:
         connection.request("GET", "/")
@@ -95,7 +102,7 @@ class Http1Hello(Case):
                     *("taskset", "--cpu-list", str(self.cores.client)),
                     *("wrk", "--threads", "1", "--connections", str(CONNECTIONS)),
                     *("--duration", f"{seconds}s", "--script", str(script)),
-                    server.http_url,
+                    self._url(server),
                 ],
                 capture_output=True,
                 text=True,
@@ -109,3 +116,23 @@ class Http1Hello(Case):
         if not report["requests"]:
             raise ServerFailed("no request was answered")
         return report
+
+
+class Http1HelloTLS(Http1Hello):
+    """The same over TLS: handshakes are a few, records are many."""
+
+    name = "http1-tls-hello"
+    title = f"HTTP/1.1 hello over TLS, keep-alive, {CONNECTIONS} connections"
+    tools = ("openssl", "wrk")
+    tls = True
+
+    def _connect(self, server: RunningServer) -> http.client.HTTPConnection:
+        return http.client.HTTPSConnection(
+            "127.0.0.1",
+            server.port,
+            timeout=ANSWER_SECONDS,
+            context=ssl._create_unverified_context(),
+        )
+
+    def _url(self, server: RunningServer) -> str:
+        return server.https_url

@@ -47,7 +47,7 @@ def http_scope(context: Context, peer: Peer, head: RequestHead) -> dict[str, Any
         "extensions": _EXTENSIONS.copy(),
     }
     if peer.tls is not None:
-        scope["extensions"]["tls"] = peer.tls
+        scope["extensions"]["tls"] = peer.tls.copy()
     if context.state is not None:
         scope["state"] = context.state.copy()
     return scope
@@ -73,7 +73,7 @@ def websocket_scope(
         "extensions": {"websocket.http.response": {}},
     }
     if peer.tls is not None:
-        scope["extensions"]["tls"] = peer.tls
+        scope["extensions"]["tls"] = peer.tls.copy()
     if context.state is not None:
         scope["state"] = context.state.copy()
     return scope

@@ -11,7 +11,7 @@ client without TLS says it with its first bytes, which on HTTP/2 are a fixed pre
 time a silent client has is the same for all.
 
 Two timers run on the shared clock: the engine's, and one that watches whether a peer
-takes what we have written.
+takes what we have written, and over TLS whether it answers our goodbye.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from ..application.context import Address, Peer, protocol_log
+from ..application.context import Peer, protocol_log
 from ..application.http import HTTPStream
 from ..protocol import http1, http2
 from ..protocol.http2_exchange import Exchange
@@ -33,6 +32,9 @@ from ..protocol.http2_head import Head as HTTP2Head
 from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine, Stream
 from .clock import Clock
+from .peers import address, client_name
+from .taken import tcp_taken
+from .tls_extension import tls_extension
 
 if TYPE_CHECKING:
     from .server import Server
@@ -49,8 +51,9 @@ WRITE_HIGH_WATER = 64 * 1024
 #: timeout is disabled: a closed connection is nobody's to wait for.
 CLOSE_TIMEOUT = 60.0
 
-#: How long a TLS client that has been sent everything may take to say goodbye in turn
-#: (RFC 8446 section 6.1); what it has sent until then is thrown away.
+#: How long a TLS client that has taken everything may take to say goodbye in turn (RFC
+#: 8446 section 6.1); what it has sent until then is thrown away. Also the time between
+#: looks at whether it has.
 CLOSE_NOTIFY = 30.0
 
 #: HTTP/2 in TLS's negotiation (RFC 9113 section 3.2).
@@ -69,8 +72,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_closing", "_deadline", "_expired", "_first_bytes", "_paused", "_server",
-        "_unwritten", "_write_deadline", "clock", "data_received", "engine", "filed",
-        "peer", "transport", "writable", "write",
+        "_taken", "_taken_at", "_write_deadline", "clock", "data_received", "engine",
+        "filed", "peer", "transport", "writable", "write",
     )  # fmt: skip
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]
@@ -85,7 +88,8 @@ class Connection(asyncio.Protocol):
         self._deadline = 0
         self._expired: Callable[[], None] = _nothing
         self._write_deadline = 0
-        self._unwritten = 0
+        self._taken = 0
+        self._taken_at = 0.0
         self._closing = False
         self._paused = False
         #: What has come of what may become the preface of HTTP/2; None: it cannot.
@@ -121,6 +125,7 @@ class Connection(asyncio.Protocol):
         if self._first_bytes is None:
             self._bind_data_received(engine.receive_data)
         engine.start_reading()
+        self._join_drain()
 
     def eof_received(self) -> bool:
         if self._closing:
@@ -175,22 +180,22 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         if not self._closing:
             self._stop_listening()
-            self._close_transport()
+            self.transport.close()
 
     def linger(self) -> None:
         if self._closing:
             return
         paused = self._paused
         self._stop_listening()
-        if not self.transport.can_write_eof():
-            self._close_transport()
-            return
-        try:
-            self.transport.write_eof()
-        except OSError:
-            # asyncio's own, when the peer has just reset the connection.
-            self.transport.abort()
-            return
+        # Over TLS a direction cannot be closed alone: the client has been told that it
+        # is to close, and is heard out all the same.
+        if self.transport.can_write_eof():
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # asyncio's own, when the peer has just reset the connection.
+                self.transport.abort()
+                return
         if paused:
             self.transport.resume_reading()
         self._expired = self.transport.close
@@ -219,24 +224,8 @@ class Connection(asyncio.Protocol):
         self._deadline = 0
         self.write = _discard
         self._bind_data_received(_discard)
-        if self.transport.get_write_buffer_size():
+        if self.peer.tls is not None or self.transport.get_write_buffer_size():
             self._watch_writing()
-
-    def _close_transport(self) -> None:
-        self.transport.close()
-        if self.peer.tls is not None:
-            self._await_close_notify()
-
-    def _await_close_notify(self) -> None:
-        self._expired = self._end_tls
-        self._deadline = self.clock.after(CLOSE_NOTIFY)
-        self.clock.file(self, self._deadline)
-
-    def _end_tls(self) -> None:
-        if self.unwritten:
-            self._await_close_notify()
-        else:
-            self.drop()
 
     def _bind_data_received(self, receive_data: Callable[[bytes], None]) -> None:
         """Make ``receive_data`` what the transport calls.
@@ -273,17 +262,31 @@ class Connection(asyncio.Protocol):
         )
         self.switch(engine)
         engine.start_reading()
+        self._join_drain()
+
+    def _join_drain(self) -> None:
+        """A client that shook hands while the server began to drain is told, too."""
+        if self._server.context.draining:
+            self.engine.drain()
 
     # -- What the server asks of us ----------------------------------------------------
 
     @property
-    def unwritten(self) -> int:
-        """Bytes that the transport has yet to write."""
-        return self.transport.get_write_buffer_size()
+    def unwritten(self) -> bool:
+        """Whether there is something that the peer has not taken, as far as we see."""
+        if self.transport.get_write_buffer_size():
+            return True
+        if self.peer.tls is None:
+            return False
+        # What TLS holds below that buffer only the kernel tells.
+        known = tcp_taken(self.transport.get_extra_info("socket"))
+        if known is None:
+            return self.clock.seconds < self._taken_at + CLOSE_NOTIFY
+        return not known[1]
 
     def drop(self) -> None:
         """End a closing connection, by a reset if its peer will miss something."""
-        if self.unwritten:
+        if self.transport.get_write_buffer_size():
             self.abort()
         else:
             self.transport.abort()
@@ -320,26 +323,55 @@ class Connection(asyncio.Protocol):
                 self.clock.file(self, self._write_deadline)
 
     def _watch_writing(self) -> None:
-        seconds = self._server.config.timeouts.write
+        self._taken, _ = self._look_at_peer()
+        self._taken_at = self.clock.seconds
+        self._look_again()
+
+    def _look_again(self) -> None:
+        seconds = self._patience
         if seconds is None:
-            if not self._closing:
-                return
-            seconds = CLOSE_TIMEOUT
-        self._unwritten = self.transport.get_write_buffer_size()
+            return
+        if self._parting:
+            seconds = min(seconds, CLOSE_NOTIFY)
         self._write_deadline = self.clock.after(seconds)
         self.clock.file(self, self._write_deadline)
+
+    @property
+    def _patience(self) -> float | None:
+        """How long the peer may take nothing of what is written."""
+        seconds = self._server.config.timeouts.write
+        return CLOSE_TIMEOUT if seconds is None and self._closing else seconds
+
+    @property
+    def _parting(self) -> bool:
+        """Whether the peer still owes us a goodbye when it has taken everything."""
+        return self._closing and self.peer.tls is not None
+
+    def _look_at_peer(self) -> tuple[int, bool]:
+        """A number that grows with what the peer takes, and whether it has it all."""
+        unwritten = self.transport.get_write_buffer_size()
+        known = tcp_taken(self.transport.get_extra_info("socket"))
+        if known is None:
+            return -unwritten, False
+        return known[0], known[1] and not unwritten
 
     def _check_writing(self) -> None:
         """The peer had its time: it has taken something, or it is dropped."""
         self._write_deadline = 0
-        unwritten = self.transport.get_write_buffer_size()
-        if not unwritten:
+        if not self._parting and not self.transport.get_write_buffer_size():
             return
-        if unwritten < self._unwritten:
-            self._watch_writing()
+        taken, everything = self._look_at_peer()
+        if everything:
+            self.transport.abort()
             return
-        protocol_log.info("%s took nothing of the response in time", self._name())
-        self.abort()
+        now, patience = self.clock.seconds, self._patience
+        if taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        elif patience is None or now - self._taken_at >= patience:
+            protocol_log.info("%s took nothing of the response in time", self._name())
+            self.abort()
+            return
+        self._look_again()
 
     # -- Requests ----------------------------------------------------------------------
 
@@ -366,10 +398,16 @@ class Connection(asyncio.Protocol):
             )
 
     def _name(self) -> str:
-        client = self.peer.client
-        if client is None:
-            return "a local client"
-        return f"{client[0]}:{client[1]}"
+        return client_name(self.peer.client)
+
+
+class RedirectConnection(Connection):
+    """A connection whose every request is answered with its https URL."""
+
+    __slots__ = ()
+
+    def _begin(self, engine: Carrier, head: Head) -> Stream:
+        return HTTPStream(self._server.redirect_context, engine, self.peer, head)
 
 
 #: How loud a report is, by the status answered with: 0 where nobody was there to be
@@ -393,42 +431,7 @@ def _discard(data: bytes) -> None:
 def _peer_of(transport: asyncio.Transport) -> Peer:
     tls = transport.get_extra_info("ssl_object")
     return Peer(
-        _address(transport.get_extra_info("peername")),
-        _address(transport.get_extra_info("sockname"), server=True),
-        None if tls is None else _tls_extension(tls),
+        address(transport.get_extra_info("peername")),
+        address(transport.get_extra_info("sockname"), server=True),
+        None if tls is None else tls_extension(tls),
     )
-
-
-def _address(name: Any, server: bool = False) -> Address | None:
-    """A socket's name as scopes have it: host and port, or a Unix socket's path."""
-    if isinstance(name, tuple) and len(name) >= 2:
-        return (str(name[0]), int(name[1]))
-    if server and name:
-        path = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-        return (path, None)
-    return None
-
-
-_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-
-
-def _cipher_suite(tls: ssl.SSLObject) -> int | None:
-    """The IANA number of the connection's cipher suite."""
-    cipher = tls.cipher()
-    if cipher is not None:
-        for known in tls.context.get_ciphers():
-            if known["name"] == cipher[0]:
-                return known["id"] & 0xFFFF
-    return None
-
-
-def _tls_extension(tls: ssl.SSLObject) -> dict[str, Any]:
-    """The ASGI ``tls`` extension (version 0.2)."""
-    return {
-        "server_cert": None,
-        "client_cert_chain": [],
-        "client_cert_name": None,
-        "client_cert_error": None,
-        "tls_version": _TLS_VERSIONS.get(tls.version() or ""),
-        "cipher_suite": _cipher_suite(tls),
-    }

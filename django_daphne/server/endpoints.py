@@ -16,12 +16,13 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..binds import Bind, BindKind
+from ..config import Config
+from .certificates import Certificates, CertificateStore
 from .inherited import InheritedSockets
 from .refusals import explain, refusal
 from .unix_sockets import SocketFile, open_unix_socket
@@ -29,13 +30,6 @@ from .unix_sockets import SocketFile, open_unix_socket
 #: How often a free port is sought that every address of a bind with port 0 can have.
 #: Each try fails only where another program holds that very port of the other family.
 PORT_ATTEMPTS = 20
-
-#: The loops take None for 60 s, and have no word for never.
-NEVER = 10 * 365 * 24 * 3600.0
-
-#: Seconds in which the loops let a TLS peer take what is written and answer the end: by
-#: default 30, however steadily it reads. Connections keep that time better themselves.
-SHUTDOWN_LIMIT = 3600.0
 
 IPV4_ANY, IPV6_ANY = "0.0.0.0", "::"
 
@@ -68,9 +62,9 @@ class Listener(abc.ABC):
     ) -> None:
         """Listen, and give each accepted connection a new protocol.
 
-        ``handshake_timeout`` bounds a TLS handshake, ``first_data_timeout`` the silence
-        of a connection that is not announced before its first byte (Twisted's
-        endpoints only); in seconds, None waits for ever.
+        ``handshake_timeout`` bounds a TLS handshake and the silence before it,
+        ``first_data_timeout`` the silence of a connection that is not announced before
+        its first byte (Twisted's endpoints only); in seconds, None waits for ever.
 
         :raises BindError: when another took the address since it was bound. The
             listener is closed then.
@@ -92,19 +86,21 @@ async def open_listeners(
     binds: Iterable[Bind],
     *,
     backlog: int,
-    http2: bool = False,
+    certificates: Certificates | None = None,
     on_reactor_stop: Callable[[], None] | None = None,
 ) -> list[Listener]:
     """Claim every bind; nothing stays open when one cannot be had.
 
     A bind may give several listeners (``systemd:``). ``backlog`` applies where the bind
-    has none of its own. ``http2`` offers HTTP/2 to TLS clients. ``on_reactor_stop`` is
-    called when a Twisted plugin asks its reactor to stop; the server is to stop
-    gracefully.
+    has none of its own. ``certificates`` are what binds with TLS show; without them,
+    those that ``ssl:`` endpoints bring along are all. ``on_reactor_stop`` is called
+    when a Twisted plugin asks its reactor to stop; the server is to stop gracefully.
 
-    :raises BindError: one line that begins with the bind.
+    :raises BindError: one line that names the bind, or the certificate.
     """
     binds = list(binds)
+    if certificates is None:
+        certificates = Certificates(Config())
     listeners: list[Listener] = []
     inherited = InheritedSockets()
     try:
@@ -112,9 +108,11 @@ async def open_listeners(
             if bind.kind is BindKind.ENDPOINT:
                 from .twisted_endpoints import open_endpoint
 
-                listeners.append(await open_endpoint(bind, http2, on_reactor_stop))
+                listeners.append(
+                    await open_endpoint(bind, certificates.protocols, on_reactor_stop)
+                )
             else:
-                listeners += await _open_sockets(bind, backlog, http2, inherited)
+                listeners += await _open_sockets(bind, backlog, inherited, certificates)
         _refuse_overlap(listeners)
     except BaseException:
         inherited.give_back()
@@ -133,23 +131,31 @@ def _twisted_last(binds: Sequence[Bind]) -> list[Bind]:
 
 
 async def _open_sockets(
-    bind: Bind, backlog: int, http2: bool, inherited: InheritedSockets
+    bind: Bind, backlog: int, inherited: InheritedSockets, certificates: Certificates
 ) -> list[Listener]:
     backlog = bind.backlog or backlog
-    if bind.kind is BindKind.TCP:
-        context = None
-        if bind.tls is not None:
-            from .tls import alpn_protocols, endpoint_context
-
-            context = endpoint_context(bind, bind.tls, alpn_protocols(http2))
-        sockets = await _open_tcp(bind)
-        return [SocketListener(bind, sockets, backlog=backlog, context=context)]
+    # A certificate that cannot be used is found before anything is opened.
+    store = certificates.for_bind(bind)
     if bind.kind is BindKind.UNIX:
         sock, file = open_unix_socket(bind)
         return [SocketListener(bind, [sock], backlog=backlog, file=file)]
-    return [
-        SocketListener(bind, [sock], backlog=backlog) for sock in inherited.take(bind)
-    ]
+    if bind.kind is BindKind.TCP:
+        return [listener_on(bind, await _open_tcp(bind), backlog, store)]
+    return [listener_on(bind, [sock], backlog, store) for sock in inherited.take(bind)]
+
+
+def listener_on(
+    bind: Bind,
+    sockets: Sequence[socket.socket],
+    backlog: int,
+    store: CertificateStore | None,
+) -> SocketListener:
+    """A listener on ``sockets``, which are bound; with TLS where there is a store."""
+    if store is None:
+        return SocketListener(bind, sockets, backlog=backlog)
+    from .tls_listener import TLSListener
+
+    return TLSListener(bind, sockets, backlog=backlog, store=store)
 
 
 # -- Sockets served by the loop --------------------------------------------------------
@@ -158,13 +164,14 @@ async def _open_sockets(
 class SocketListener(Listener):
     """The sockets of one bind: one for each address that its host has."""
 
+    scheme = "http"
+
     def __init__(
         self,
         bind: Bind,
         sockets: Sequence[socket.socket],
         *,
         backlog: int,
-        context: ssl.SSLContext | None = None,
         file: SocketFile | None = None,
     ) -> None:
         self.bind = bind
@@ -175,9 +182,8 @@ class SocketListener(Listener):
                 # the listening socket was made with the number of TCP.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = sockets[0].getsockname()
-        self.url = _url(bind, sockets[0], "http" if context is None else "https")
+        self.url = _url(bind, sockets[0], self.scheme)
         self._backlog = backlog
-        self._context = context
         self._file = file
         self._servers: list[asyncio.AbstractServer] = []
 
@@ -191,14 +197,6 @@ class SocketListener(Listener):
         if self._file is not None and not self._file.is_ours():
             self.stop_accepting()
             raise refusal(self.bind, "another process has taken the socket's file.")
-        loop = asyncio.get_running_loop()
-        tls: dict[str, Any] = {}
-        if self._context is not None:
-            tls["ssl"] = self._context
-            tls["ssl_handshake_timeout"] = (
-                NEVER if handshake_timeout is None else handshake_timeout
-            )
-            tls["ssl_shutdown_timeout"] = SHUTDOWN_LIMIT
         try:
             for sock in self.sockets:
                 # uvloop would keep a refusal to itself.
@@ -206,11 +204,21 @@ class SocketListener(Listener):
         except OSError as error:
             self.stop_accepting()
             raise explain(self.bind, error) from None
+        await self.serve(make_protocol, handshake_timeout)
+
+    async def serve(
+        self, make_protocol: MakeProtocol, handshake_timeout: float | None
+    ) -> None:
+        """Accept on the sockets, which listen by now."""
+        await self.accept_by_loop(make_protocol)
+
+    async def accept_by_loop(self, make_protocol: MakeProtocol, **options: Any) -> None:
+        loop = asyncio.get_running_loop()
         for sock in self.sockets:
             self._servers.append(
                 # Both loops take Unix sockets here too, and remove no file then.
                 await loop.create_server(
-                    make_protocol, sock=sock, backlog=self._backlog, **tls
+                    make_protocol, sock=sock, backlog=self._backlog, **options
                 )
             )
 

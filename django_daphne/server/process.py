@@ -51,8 +51,9 @@ def run(
 ) -> int:
     """Serve until a signal stops us; return the process's exit code.
 
-    SIGTERM and SIGINT drain, a second one stops now; SIGHUP and SIGUSR1 reopen log
-    files. Failures to bind or to start are one line on stderr.
+    SIGTERM and SIGINT drain, a second one stops now; SIGHUP reopens log files and
+    reads certificates again, SIGUSR1 does the former alone. Failures to bind or to
+    start are one line on stderr.
 
     The process is expected to exit then. What keeps it from that (a task that ignores
     its cancellation, a view that blocks its thread) is left behind: the process ends
@@ -95,6 +96,15 @@ async def serve(
         sockets=sockets,
         stop_requested=stop.set,
     )
+    await _serve(server, stop, hurry, on_listening)
+
+
+async def _serve(
+    server: Server,
+    stop: asyncio.Event,
+    hurry: asyncio.Event | None,
+    on_listening: OnListening | None,
+) -> None:
     await server.bind()
     if not await _start(server, stop):
         return
@@ -135,15 +145,9 @@ async def _run(
 ) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
     limit = asyncio.ensure_future(_limit(stop, hurry, config.timeouts.graceful))
-    with _signals(stop, hurry):
-        await serve(
-            config,
-            application,
-            stop,
-            hurry=hurry,
-            on_listening=on_listening,
-            log_access=log_access,
-        )
+    server = Server(config, application, log_access=log_access, stop_requested=stop.set)
+    with _signals(stop, hurry, server.certificates.reload):
+        await _serve(server, stop, hurry, on_listening)
     limit.cancel()
 
 
@@ -177,8 +181,10 @@ def _exit_now() -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
-    """While inside, signals set the events instead of killing the process."""
+def _signals(
+    stop: asyncio.Event, hurry: asyncio.Event, reload: Callable[[], None]
+) -> Iterator[None]:
+    """While inside, signals do what :func:`run` says instead of killing the process."""
     loop = asyncio.get_running_loop()
 
     def request_stop(number: int) -> None:
@@ -208,11 +214,16 @@ def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
         return
     for number in stoppers:
         loop.add_signal_handler(number, request_stop, number)
-    reopeners = [signal.SIGHUP, signal.SIGUSR1]
-    for number in reopeners:
-        loop.add_signal_handler(number, reopen_all)
+
+    def hang_up() -> None:
+        reopen_all()
+        reload()
+
+    others = {signal.SIGHUP: hang_up, signal.SIGUSR1: reopen_all}
+    for number, handler in others.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
-        for number in [*stoppers, *reopeners]:
+        for number in [*stoppers, *others]:
             loop.remove_signal_handler(number)

@@ -22,14 +22,17 @@ from collections.abc import Callable, Sequence
 
 from ..application.context import Application, Context, LogAccess, server_log
 from ..application.lifespan import Lifespan
+from ..application.redirect import Redirect
 from ..application.websocket import WebSocketStream
 from ..binds import Bind, BindKind
 from ..config import Config
+from ..errors import BindError
 from ..protocol.websocket_handshake import read_handshake
 from ..protocol.wire import Stream
+from .certificates import Certificates
 from .clock import Clock
-from .connection import Carrier, Connection, Head
-from .endpoints import Listener, SocketListener, open_listeners
+from .connection import Carrier, Connection, Head, RedirectConnection
+from .endpoints import Listener, listener_on, open_listeners
 
 #: WebSockets closed in one turn while draining: thousands that reconnect at the same
 #: instant would overrun whoever takes over.
@@ -51,14 +54,15 @@ LAST_MOMENTS_IN_A_HURRY = 0.25
 RESERVE = 2.0
 
 #: What TLS clients that have been sent everything get to answer the end of their
-#: connections. One that has gone to sleep never does.
-CLOSE_NOTIFY = 5.0
+#: connections. One that keeps its connection for later does not look at it.
+CLOSE_NOTIFY = 2.0
 
 
 class Server:
     """Serves ``application`` as ``config`` says, on the running loop.
 
-    ``sockets`` are bound already and are listened on instead of ``config.bind``.
+    ``sockets`` are bound already and are listened on instead of ``config.bind``, with
+    TLS if ``config`` has it.
     ``stop_requested`` is called when something inside, a Twisted plugin, wants the
     server to stop.
     """
@@ -76,6 +80,7 @@ class Server:
         self.config = config
         self.clock = Clock(loop)
         self.context = Context(config, application, loop, log_access)
+        self.certificates = Certificates(config)
         self.connections: set[Connection] = set()
         self.listeners: list[Listener] = []
         self.server_line = (
@@ -94,21 +99,44 @@ class Server:
 
         :raises BindError: with one line for the user.
         """
-        backlog = self.config.limits.backlog
-        if self._sockets is None:
-            self.listeners = await open_listeners(
-                self.config.bind,
-                backlog=backlog,
-                http2=self.config.http2,
-                on_reactor_stop=self._stop_requested,
-            )
+        config, certificates = self.config, self.certificates
+        backlog = config.limits.backlog
+        if self._sockets is not None:
+            for sock in self._sockets:
+                bind = Bind(f"fd:{sock.fileno()}", BindKind.FD, takes_tls=True)
+                store = certificates.for_bind(bind)
+                self.listeners.append(listener_on(bind, [sock], backlog, store))
             return
-        self.listeners = [
-            SocketListener(
-                Bind(f"fd:{sock.fileno()}", BindKind.FD), [sock], backlog=backlog
-            )
-            for sock in self._sockets
-        ]
+        self.listeners = await open_listeners(
+            [*config.bind, *config.redirect_bind],
+            backlog=backlog,
+            certificates=certificates,
+            on_reactor_stop=self._stop_requested,
+        )
+        if not config.redirect_bind:
+            return
+        port = self._secure_port()
+        if port is None:
+            await self._close_listeners()
+            raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
+        self._redirect_to(port)
+
+    def _secure_port(self) -> int | None:
+        """The port of the first listener with TLS; None where none has one."""
+        for listener in self.listeners:
+            name = listener.address
+            if listener.url.startswith("https:") and isinstance(name, tuple):
+                return int(name[1])
+        return None
+
+    def _redirect_to(self, port: int) -> None:
+        context = self.context
+        redirect = Redirect(port, self.config.hooks.allowed_host)
+        self.redirect_context = Context(
+            self.config, redirect, context.loop, context.log_access
+        )
+        # One set: draining waits for the streams of both.
+        self.redirect_context.streams = context.streams
 
     async def start(self) -> None:
         """Start the application, then accept connections.
@@ -122,18 +150,18 @@ class Server:
             self.context.state = self._lifespan.state
             self.clock.start()
             for listener in self.listeners:
+                redirects = listener.bind in self.config.redirect_bind
                 await listener.start(
-                    self._accept,
+                    self._accept_to_redirect if redirects else self._accept,
                     handshake_timeout=timeouts.handshake,
                     first_data_timeout=timeouts.headers,
                 )
         except BaseException:
-            self._stop_accepting()
-            for listener in self.listeners:
-                await listener.finish()
+            await self._close_listeners()
             self.clock.stop()
             await self._end_lifespan(self.context.loop.time())
             raise
+        self.certificates.watch()
 
     async def tell_started(self) -> None:
         """Run the hook for a server that accepts; :meth:`drain` runs its opposite."""
@@ -170,14 +198,17 @@ class Server:
         await self._end_streams()
         await self._end_lifespan(end)
         await self._end_connections(end)
-        for listener in self.listeners:
-            await listener.finish()
+        await self._close_listeners()
+        self.certificates.stop()
         self.clock.stop()
 
     # -- Connections -------------------------------------------------------------------
 
     def _accept(self) -> Connection:
         return Connection(self)
+
+    def _accept_to_redirect(self) -> Connection:
+        return RedirectConnection(self)
 
     def begin_websocket(
         self, connection: Connection, engine: Carrier, head: Head
@@ -194,6 +225,11 @@ class Server:
     def _stop_accepting(self) -> None:
         for listener in self.listeners:
             listener.stop_accepting()
+
+    async def _close_listeners(self) -> None:
+        self._stop_accepting()
+        for listener in self.listeners:
+            await listener.finish()
 
     async def _drain_connections(self) -> None:
         batch = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet import address, error, interfaces
@@ -21,7 +21,6 @@ from ..binds import Bind
 from ..errors import BindError
 from .endpoints import Address, Listener, MakeProtocol
 from .refusals import explain, refusal
-from .tls import alpn_protocols
 from .twisted_reactor import GuestReactor, attach_reactor
 from .twisted_transport import AdapterFactory, socket_name
 
@@ -32,14 +31,18 @@ class TwistedListener(Listener):
     """A Twisted endpoint. It accepts from the first moment, and holds until started."""
 
     def __init__(
-        self, bind: Bind, reactor: GuestReactor, endpoint: Any, http2: bool
+        self,
+        bind: Bind,
+        reactor: GuestReactor,
+        endpoint: Any,
+        protocols: Sequence[str],
     ) -> None:
         self.bind = bind
         self.url = bind.text
         self.address: Address = bind.text
         self._reactor = reactor
         self._endpoint = endpoint
-        self._factory = AdapterFactory(reactor.loop, alpn_protocols(http2))
+        self._factory = AdapterFactory(reactor.loop, protocols)
         self._port: Any = None
         self._closed: list[Deferred[Any]] = []
 
@@ -86,9 +89,13 @@ class TwistedListener(Listener):
 
 
 async def open_endpoint(
-    bind: Bind, http2: bool, on_reactor_stop: Callable[[], None] | None
+    bind: Bind,
+    protocols: Sequence[str],
+    on_reactor_stop: Callable[[], None] | None,
 ) -> Listener:
     """Listen on what only Twisted can listen on.
+
+    ``protocols`` are what we speak after a TLS handshake, the best first.
 
     :raises BindError: when Twisted or the endpoint refuses, or the process has another
         reactor.
@@ -102,7 +109,7 @@ async def open_endpoint(
         endpoint = serverFromString(  # type: ignore[no-untyped-call]
             reactor, bind.text
         )
-        listener = TwistedListener(bind, reactor, endpoint, http2)
+        listener = TwistedListener(bind, reactor, endpoint, protocols)
         await listener.listen()
     except BaseException as problem:
         await reactor.shut_down()

@@ -13,11 +13,10 @@ pausing is passed on, and what Twisted still delivers (TLS empties its buffer) i
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
-import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet import address, error, interfaces
@@ -27,6 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped]
 
 from .endpoints import Address, MakeProtocol
+from .tls import leaf_of
 
 #: How much Twisted buffers of what we write before it pauses us.
 HIGH_WATER = FileDescriptor.bufferSize
@@ -44,7 +44,9 @@ class AdapterFactory(Factory):
 
     noisy = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, protocols: list[str]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, protocols: Sequence[str]
+    ) -> None:
         self.loop = loop
         self._protocols = [protocol.encode("ascii") for protocol in protocols]
         self.make_protocol: MakeProtocol | None = None
@@ -375,20 +377,13 @@ def _is_descriptor(transport: Any) -> bool:
     return isinstance(transport, FileDescriptor)
 
 
-@functools.cache
-def _every_cipher() -> ssl.SSLContext:
-    """A context that knows the numbers of all cipher suites by their names."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    return context
-
-
 class TLSInformation:
     """As much of :class:`ssl.SSLObject` as a server asks of a connection."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self.context = _every_cipher()
+        shown = connection.get_certificate(as_cryptography=True)
+        self.context = SimpleNamespace(leaf=None if shown is None else leaf_of(shown))
 
     def version(self) -> str | None:
         name: str = self._connection.get_protocol_version_name()
@@ -406,6 +401,9 @@ class TLSInformation:
 
     def selected_alpn_protocol(self) -> str | None:
         return self._connection.get_alpn_proto_negotiated().decode("ascii") or None
+
+    def getpeercert(self, binary_form: bool = False) -> None:
+        """Nothing: whether an endpoint verifies its clients only the endpoint knows."""
 
 
 def socket_name(end: Any) -> Address:

@@ -17,6 +17,7 @@ from django_daphne.config import Config, reword
 from django_daphne.errors import ConfigurationError, Problem
 from django_daphne.server import log_setup, process
 from django_daphne.server.access_log import make_access_log
+from django_daphne.server.certificates import examine
 
 #: Each flag, by the name argparse gives it, and the key that it overrides.
 FLAGS = {
@@ -87,10 +88,15 @@ class Command(BaseCommand):
             if not options["skip_checks"]:
                 self.check()
             application = load_project_application()
+            problems, late = examine(config)
+            if problems:
+                raise ConfigurationError(problems)
         except ConfigurationError as error:
             lines = [line for p in error.problems for line in _in_flags(p, options)]
             raise CommandError("\n".join(lines)) from None
         if options["check_config"]:
+            for warning in late:
+                self.stderr.write(self.style.WARNING(f"Warning: {warning}"))
             self._print_config(config, application)
             return
         log_setup.enable_loggers()

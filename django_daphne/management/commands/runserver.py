@@ -21,7 +21,11 @@ from django.core.management.base import CommandError, CommandParser, OutputWrapp
 
 import django_daphne
 from django_daphne.asgi import load_project_application
-from django_daphne.development import DevelopmentServer, leave
+from django_daphne.development import (
+    DevelopmentServer,
+    SecureDevelopmentServer,
+    leave,
+)
 from django_daphne.errors import ConfigurationError, LifespanFailed
 
 if TYPE_CHECKING:
@@ -62,6 +66,17 @@ class Command(NextCommand):
             dest="use_asgi",
             help="Tells Django to serve WSGI_APPLICATION with its own server.",
         )
+        parser.add_argument(
+            "--https",
+            action="store_true",
+            help="Serve over TLS, with the certificate of the settings or one made for "
+            "this machine.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> str | None:
+        if options["https"] and not options["use_asgi"]:
+            raise CommandError("--https needs the ASGI server: leave out --noasgi.")
+        return super().handle(*args, **options)
 
     def run(self, **options: Any) -> None:
         try:
@@ -73,6 +88,9 @@ class Command(NextCommand):
         self.use_asgi = options["use_asgi"]
         if not self.use_asgi:
             self.server_cls = super().server_cls
+        elif options["https"]:
+            self.server_cls = SecureDevelopmentServer
+            self.protocol = "https"
         try:
             super().inner_run(*args, **options)
         except ConfigurationError as error:

@@ -1,0 +1,333 @@
+"""Listening where TLS is spoken.
+
+An event loop that is given a context accepts, shakes hands and shows us what comes out;
+it cannot tell a client that speaks plain HTTP what is wrong. So connections are
+accepted here, and what a client says first is looked at and left where it is
+(``MSG_PEEK``). A TLS record goes to the loop's own transports, with the context that is
+current then: that is all there is to a new certificate. Letters get an answer in
+letters.
+
+A connection that has not shaken hands is an :class:`Arrival`. It has one deadline for
+everything, the silence before the first byte included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from typing import Any
+
+from ..application.context import protocol_log, server_log
+from ..binds import Bind
+from .certificates import CertificateStore
+from .endpoints import MakeProtocol, SocketListener
+from .peers import address, client_name
+
+#: Connections accepted in one turn of the loop, before others have theirs.
+ACCEPT_BATCH = 64
+
+#: Seconds without accepting when the system has no more descriptors or memory. What
+#: waits in the backlog meanwhile would wake the loop without end.
+ACCEPT_PAUSE = 1.0
+
+#: Enough of what a client says first to know it, and to show it in a log.
+FIRST_BYTES = 64
+
+#: How long a client that speaks plain HTTP is heard out, so that it reads the answer
+#: before a reset destroys it.
+LINGER = 2.0
+
+#: The loops take None for 60 s, and have no word for never.
+NEVER = 10 * 365 * 24 * 3600.0
+
+#: The reason in the log record of such a client.
+PLAIN_ON_TLS_PORT = "plain HTTP on a TLS port"
+
+#: What a request line may begin with (RFC 9112 sections 2.2 and 3). A handshake begins
+#: with 22, and everything else is for OpenSSL to refuse.
+_LETTERS = frozenset(
+    b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
+)
+
+_PLAIN_BODY = b"400 Bad Request: this port speaks HTTPS, and this was plain HTTP.\n"
+_PLAIN_HEAD = (
+    "HTTP/1.1 400 Bad Request\r\n"
+    "Date: {}\r\n"
+    "Content-Type: text/plain; charset=utf-8\r\n"
+    f"Content-Length: {len(_PLAIN_BODY)}\r\n"
+    "Connection: close\r\n\r\n"
+)
+
+
+class TLSListener(SocketListener):
+    """The sockets of one bind, on which TLS is spoken."""
+
+    scheme = "https"
+
+    def __init__(
+        self,
+        bind: Bind,
+        sockets: Sequence[socket.socket],
+        *,
+        backlog: int,
+        store: CertificateStore,
+    ) -> None:
+        super().__init__(bind, sockets, backlog=backlog)
+        self.store = store
+        self.arrivals: set[Arrival] = set()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._accepting: set[socket.socket] = set()
+
+    async def serve(
+        self, make_protocol: MakeProtocol, handshake_timeout: float | None
+    ) -> None:
+        self.make_protocol = make_protocol
+        self.handshake_timeout = handshake_timeout
+        self.loop = asyncio.get_running_loop()
+        if _can_watch(self.loop):
+            self._accept_again()
+        else:
+            await self.accept_by_loop(make_protocol, **self._by_loop())
+
+    def _by_loop(self) -> dict[str, Any]:
+        """Options for a loop that accepts by itself: nothing is looked at there.
+
+        Its one context gives way, in each handshake, to the one that is current.
+        """
+        front = self.store.build()
+
+        def give_way(tls: Any, name: Any, _: ssl.SSLContext) -> None:
+            tls.context = current = self.store.current
+            if current.sni_callback is not None:
+                current.sni_callback(tls, name, current)
+
+        front.sni_callback = give_way
+        return tls_options(front, self.handshake_timeout)
+
+    def stop_accepting(self) -> None:
+        """Arrivals may still shake hands, until :meth:`finish`."""
+        self._accept_no_more()
+        super().stop_accepting()
+
+    async def finish(self) -> None:
+        for arrival in tuple(self.arrivals):
+            arrival.close()
+        # uvloop closes its handles in the turn after.
+        await asyncio.sleep(0)
+
+    def _accept_again(self) -> None:
+        self._resuming = None
+        for sock in self.sockets:
+            # What was bound elsewhere may wait, and the loop with it.
+            sock.setblocking(False)
+            self.loop.add_reader(sock, self._accept, sock)
+            self._accepting.add(sock)
+
+    def _accept_no_more(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
+        for sock in self._accepting:
+            self.loop.remove_reader(sock)
+        self._accepting.clear()
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _turn in range(ACCEPT_BATCH):
+            try:
+                sock, name = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                # The client has gone again before we came.
+                continue
+            except OSError as error:
+                self._pause(error)
+                return
+            sock.setblocking(False)
+            Arrival(self, sock, name)
+
+    def _pause(self, error: OSError) -> None:
+        scarce = error.errno in (
+            errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM,
+        )  # fmt: skip
+        server_log.error(
+            "%s: no connection can be accepted (%s); trying again in %g s",
+            self.url,
+            error.strerror,
+            ACCEPT_PAUSE,
+            exc_info=None if scarce else error,
+        )
+        self._accept_no_more()
+        self._resuming = self.loop.call_later(ACCEPT_PAUSE, self._accept_again)
+
+
+def _can_watch(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether ``loop`` says when a socket can be read; Windows' own cannot."""
+    return not (sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop))
+
+
+def tls_options(
+    context: ssl.SSLContext, handshake_timeout: float | None
+) -> dict[str, Any]:
+    """What the loops want to know to speak TLS on a connection."""
+    return {
+        "ssl": context,
+        "ssl_handshake_timeout": (
+            NEVER if handshake_timeout is None else handshake_timeout
+        ),
+        # The loops would cut what a slow client has not taken yet; the connection
+        # itself knows better.
+        "ssl_shutdown_timeout": NEVER,
+    }
+
+
+class Arrival:
+    """An accepted connection until its handshake is complete, or will never be."""
+
+    __slots__ = (
+        "_deadline", "_handed_over", "_listener", "_loop", "_name", "_sock", "_task",
+        "_timer", "_watching",
+    )  # fmt: skip
+
+    def __init__(self, listener: TLSListener, sock: socket.socket, name: Any) -> None:
+        self._listener = listener
+        self._loop = listener.loop
+        self._sock = sock
+        self._name = name
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._watching = False
+        self._task: asyncio.Task[None] | None = None
+        self._handed_over = False
+        listener.arrivals.add(self)
+        if listener.handshake_timeout is not None:
+            self._deadline = self._loop.time() + listener.handshake_timeout
+        # Most clients have said something by now.
+        self._look()
+
+    def close(self) -> None:
+        """Drop the connection; no word is owed to it."""
+        if self._task is not None:
+            self._task.cancel()
+            return
+        self._stop_watching()
+        self._sock.close()
+        self._listener.arrivals.discard(self)
+
+    def _watch(
+        self,
+        readable: Callable[[], None],
+        deadline: float | None,
+        expired: Callable[[], None],
+    ) -> None:
+        self._watching = True
+        self._loop.add_reader(self._sock, readable)
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, expired)
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._sock)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _report(self, reason: str, status: int = 0, data: bytes = b"") -> None:
+        protocol_log.info(
+            "%s: %s%s",
+            client_name(address(self._name)),
+            reason,
+            f" ({status})" if status else "",
+            extra={"reason": reason, "status": status, "data": data},
+        )
+
+    # -- The first bytes ---------------------------------------------------------------
+
+    def _look(self) -> None:
+        try:
+            first = self._sock.recv(FIRST_BYTES, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            if not self._watching:
+                self._watch(self._look, self._deadline, self._stayed_silent)
+            return
+        except OSError:
+            first = b""
+        self._stop_watching()
+        if not first:
+            # Somebody looked whether the port is open.
+            self.close()
+        elif first[0] in _LETTERS:
+            self._answer_plainly(first)
+        else:
+            self._task = self._loop.create_task(self._shake_hands())
+            self._task.add_done_callback(self._done)
+
+    def _stayed_silent(self) -> None:
+        self._report(f"no TLS handshake within {self._listener.handshake_timeout:g} s")
+        self.close()
+
+    # -- Plain HTTP --------------------------------------------------------------------
+
+    def _answer_plainly(self, first: bytes) -> None:
+        self._report(PLAIN_ON_TLS_PORT, 400, first)
+        head = _PLAIN_HEAD.format(formatdate(usegmt=True)).encode("ascii")
+        body = b"" if first.startswith(b"HEAD ") else _PLAIN_BODY
+        try:
+            # The first that is written always fits.
+            self._sock.send(head + body)
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._watch(self._hear_out, self._loop.time() + LINGER, self.close)
+
+    def _hear_out(self) -> None:
+        try:
+            if self._sock.recv(65536):
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self.close()
+
+    # -- TLS ---------------------------------------------------------------------------
+
+    async def _shake_hands(self) -> None:
+        listener = self._listener
+        left = None
+        if self._deadline is not None:
+            # The loops take no 0 seconds.
+            left = max(self._deadline - self._loop.time(), 0.001)
+        self._handed_over = True
+        try:
+            await self._loop.connect_accepted_socket(
+                listener.make_protocol,
+                self._sock,
+                **tls_options(listener.store.current, left),
+            )
+        except OSError as error:
+            self._report(f"TLS handshake failed: {self._explain(error)}")
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._listener.arrivals.discard(self)
+        if not self._handed_over:
+            # Cancelled before it began; afterwards the transport closes the socket.
+            self._sock.close()
+
+    def _explain(self, error: OSError) -> str:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"the client's certificate is refused, {error.verify_message}"
+        if isinstance(error, ssl.SSLError):
+            if error.reason == "CALLBACK_FAILED":
+                return "the server name asked for is not ASCII"
+            return (error.reason or str(error)).replace("_", " ").lower()
+        if isinstance(error, ConnectionAbortedError):
+            return f"it took more than {self._listener.handshake_timeout:g} s"
+        return "the client closed the connection"
