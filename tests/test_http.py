@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django_daphne.application.http import HTTPStream
@@ -51,6 +51,18 @@ async def pages(scope: Scope, receive: Receive, send: Send) -> None:
 async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers without looking at the body."""
     await respond(send, b"no, thank you", 403)
+
+
+def longer_than(seconds: float) -> Iterator[float]:
+    """How long a slow client rests before each of its reads, without end.
+
+    After more than ``seconds`` it hurries.
+    """
+    end = time.monotonic() + seconds + 1
+    while time.monotonic() < end:
+        yield 0.02
+    while True:
+        yield 0
 
 
 class HTTPTests(unittest.TestCase):
@@ -433,7 +445,7 @@ class HTTPTests(unittest.TestCase):
         self.assertIn("took nothing", logs.output[0])
 
     def test_a_client_that_reads_slowly_is_served(self) -> None:
-        size = 16_000_000
+        size = 20_000_000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await start(send)
@@ -448,13 +460,15 @@ class HTTPTests(unittest.TestCase):
         ):
             client.request()
             data = b""
-            while not data.endswith(b"\r\n0\r\n\r\n"):
-                time.sleep(0.02)
+            for pause in longer_than(4):
+                time.sleep(pause)
                 data = (data + client.read_some())[-65536:]
+                if data.endswith(b"\r\n0\r\n\r\n"):
+                    break
 
     def test_an_answer_of_one_piece_that_is_read_slowly(self) -> None:
         # The application is done with it long before the client is.
-        size = 16_000_000
+        size = 20_000_000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await respond(send, bytes(size))
@@ -466,9 +480,11 @@ class HTTPTests(unittest.TestCase):
             client.request()
             client.read_until(b"\r\n\r\n")
             left = size
-            while left:
-                time.sleep(0.02)
+            for pause in longer_than(4):
+                time.sleep(pause)
                 left -= len(client.read_some())
+                if not left:
+                    break
 
     # -- One request is not another's --------------------------------------------------
 
