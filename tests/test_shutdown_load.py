@@ -101,7 +101,14 @@ class ShutdownUnderLoad(unittest.IsolatedAsyncioTestCase):
         settings = {
             "LIFESPAN": "off",
             "LOGGING": {"ACCESS": False},
-            "TIMEOUTS": {"GRACEFUL": LONG},
+            # Nobody is sent away for what this machine is too slow for.
+            "TIMEOUTS": {
+                "GRACEFUL": LONG,
+                "HEADERS": LONG,
+                "BODY": LONG,
+                "WEBSOCKET_CONNECT": LONG,
+            },
+            "WEBSOCKET": {"PING_INTERVAL": None},
         }
         process = self.enterContext(Process("tests.asgi_apps:crowded", settings))
         crowd = Crowd(process.port)
