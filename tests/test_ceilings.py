@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
+import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,8 @@ from django_daphne.server import ceilings
 from . import http2_peer as h2
 from .asgi_apps import Receive, Scope, Send, respond
 from .http2_client import HTTP2Client, WebSocketOverHTTP2
-from .listening import Authority
-from .serving import PATIENCE, Client, Serving, serving
+from .listening import LOOPS, Authority
+from .serving import PATIENCE, Client, Process, Serving, serving
 from .websocket_client import WebSocketClient
 from .websocket_frames import TEXT
 
@@ -294,3 +297,50 @@ class Unlimited(CeilingTestCase):
         self.hall.release()
         for client in clients:
             self.assertEqual(client.read().body, b"at last")
+
+
+@unittest.skipIf(sys.platform == "win32", "no such limit")
+class DescriptorTests(unittest.TestCase):
+    def start(self, loop: str, **settings: Any) -> Process:
+        """A server with 60 descriptors, less than a hundred clients need."""
+        values = {"BIND": ["127.0.0.1:0"], "LIFESPAN": "off", **settings}
+        code = (
+            "import asyncio, resource, sys\n"
+            "from django_daphne.server import process\n"
+            "from tests import asgi_apps, serving\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))\n"
+            f"if {loop!r} == 'asyncio':\n"
+            "    process.new_event_loop = asyncio.new_event_loop\n"
+            f"config = serving.make_config({values!r})\n"
+            "say = lambda urls: print('Listening on', *urls, flush=True)\n"
+            "sys.exit(process.run(config, asgi_apps.hello, on_listening=say))\n"
+        )
+        return self.enterContext(Process("", command=["-c", code]))
+
+    def test_running_out(self) -> None:
+        for loop in LOOPS:
+            with self.subTest(loop):
+                server = self.start(loop)
+                clients = [
+                    socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+                    for _ in range(100)
+                ]
+                server.expect("ulimit -n")
+                for sock in clients[:10]:
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    self.assertTrue(sock.recv(100).startswith(b"HTTP/1.1 200 "))
+                for sock in clients:
+                    sock.close()
+                self.assertEqual(self.served(server), b"hello")
+                server.terminate()
+                self.assertEqual(server.wait(), 0)
+                # No line for each client, nor for each attempt.
+                self.assertLess(server.output.count("\n"), 90)
+
+    def served(self, server: Process) -> bytes:
+        """What a client is answered that comes again when it was not let in."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError, EOFError), server.connect() as client:
+                return client.get().body
+        self.fail("nobody is let in any more")

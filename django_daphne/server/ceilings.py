@@ -8,10 +8,14 @@ for that.
 Overload is when logs must be readable. Each refusal is a line of
 ``django_daphne.protocol``; the warning that there are some comes now and then, with
 their number.
+
+One limit is the system's. libuv goes on accepting when descriptors have run out, closes
+what it accepts, and tells nobody: so there is a warning shortly before.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sized
 
 from ..application.context import server_log
@@ -35,6 +39,10 @@ CONCURRENCY = f"more requests in the application than {spell('LIMITS.CONCURRENCY
 
 #: Refusals for which a warning stands in the server's log already.
 FORETOLD = frozenset((CONNECTIONS, CONCURRENCY))
+
+
+#: Descriptors that are left when there is a warning; of a low limit, an eighth.
+LAST_DESCRIPTORS = 64
 
 
 class Ceiling:
@@ -86,3 +94,37 @@ class Crowd(Ceiling):
             return True
         self.count()
         return False
+
+
+class Descriptors:
+    """The system's limit of files and sockets for one process (``ulimit -n``)."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._limit = _descriptor_limit()
+        # The lowest free one is given out, so a high one says how many there are.
+        self._alarming = self._limit - min(LAST_DESCRIPTORS, self._limit // 8)
+        self._warned = float("-inf")
+
+    def look(self, number: int) -> None:
+        """A connection has been given the descriptor ``number``."""
+        now = self._clock.seconds
+        if number < self._alarming or now < self._warned + WARN_EVERY:
+            return
+        self._warned = now
+        server_log.warning(
+            "Of the %d files and sockets that this process may have open (ulimit -n), "
+            "nearly all are: soon connections will be closed as they come. Raise the "
+            "limit, or set %s",
+            self._limit,
+            spell("LIMITS.CONNECTIONS"),
+        )
+
+
+def _descriptor_limit() -> int:
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

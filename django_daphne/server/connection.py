@@ -113,6 +113,9 @@ class Connection(asyncio.Protocol):
         if server.rush is not None:
             self._begin_request = self._begin_if_free
         server.connections.add(self)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            server.descriptors.look(sock.fileno())
         if server.crowd is not None:
             self._enter(server.crowd)
         tls = self.transport.get_extra_info("ssl_object")

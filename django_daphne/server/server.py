@@ -29,7 +29,7 @@ from ..config import Config
 from ..errors import BindError
 from ..protocol.websocket_handshake import read_handshake
 from ..protocol.wire import Stream
-from .ceilings import CONCURRENCY, Ceiling, Crowd
+from .ceilings import CONCURRENCY, Ceiling, Crowd, Descriptors
 from .certificates import Certificates
 from .clock import Clock
 from .connection import Carrier, Connection, Head, RedirectConnection
@@ -84,6 +84,7 @@ class Server:
         self.certificates = Certificates(config)
         self.connections: set[Connection] = set()
         limits = config.limits
+        self.descriptors = Descriptors(self.clock)
         self.crowd = (
             None
             if limits.connections is None

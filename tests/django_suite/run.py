@@ -1,21 +1,22 @@
 """Run test modules of Django's own, with our handler in the place of Django's.
 
-``python tests/django_suite/run.py DIRECTORY LABELS…``, where DIRECTORY is an unpacked
-source distribution of the Django that is installed. ``--theirs`` leaves Django's
-handler where it is. What remains of the command line goes to Django's ``runtests.py``.
+``python run.py SOURCE REPORT [--theirs] LABELS…`` runs them from SOURCE, an unpacked
+distribution of the Django that is installed, and writes the outcome of each test to
+REPORT. ``--theirs`` leaves Django's handler where it is.
 
 Replaced are, before any test is imported, the handler that ASGI applications are, and
-the one that ``AsyncClient`` has, whose chain of middleware is the same. With
-``--through-asgi`` the synchronous ``Client`` drives the whole handler, too: a request
-becomes a scope, and what the handler sends becomes a response.
+the one of ``AsyncClient``, which has the same chain of middleware.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import runpy
 import sys
+import unittest
 from pathlib import Path
+from typing import Any
 
 
 def replace_handlers() -> None:
@@ -36,17 +37,51 @@ def replace_handlers() -> None:
     django.test.client.AsyncClientHandler = AsyncClientHandler  # type: ignore[misc]
 
 
+def note_outcomes(outcomes: dict[str, str]) -> None:
+    """Make every result of a test write itself down in ``outcomes``.
+
+    What went wrong in any part of a test is its outcome.
+    """
+
+    def noting(name: str, outcome: str) -> None:
+        own = getattr(unittest.TextTestResult, name)
+
+        def add(self: Any, test: Any, *details: Any) -> None:
+            own(self, test, *details)
+            whole = getattr(test, "test_case", test)
+            if name != "addSubTest" or details[-1] is not None:
+                if outcome == "passed":
+                    outcomes.setdefault(whole.id(), outcome)
+                else:
+                    outcomes[whole.id()] = outcome
+
+        setattr(unittest.TextTestResult, name, add)
+
+    noting("addSuccess", "passed")
+    noting("addExpectedFailure", "expectedly failed")
+    noting("addSkip", "skipped")
+    noting("addFailure", "failed")
+    noting("addError", "failed")
+    noting("addSubTest", "failed")
+    noting("addUnexpectedSuccess", "unexpectedly passed")
+
+
 def main() -> None:
-    tests = Path(sys.argv[1], "tests").resolve()
-    arguments = sys.argv[2:]
+    source, report, *arguments = sys.argv[1:]
+    tests = Path(source, "tests").resolve()
     if "--theirs" in arguments:
         arguments.remove("--theirs")
     else:
         replace_handlers()
+    outcomes: dict[str, str] = {}
+    note_outcomes(outcomes)
     os.chdir(tests)
     sys.path.insert(0, str(tests))
-    sys.argv = ["runtests.py", *arguments]
-    runpy.run_path("runtests.py", run_name="__main__")
+    sys.argv = ["runtests.py", "--parallel=1", "--noinput", *arguments]
+    try:
+        runpy.run_path("runtests.py", run_name="__main__")
+    finally:
+        Path(report).write_text(json.dumps(outcomes))
 
 
 if __name__ == "__main__":
