@@ -28,7 +28,7 @@ SOCKET_FOR_ALL = "W005"
 ROOT_PATH_IGNORED = "W006"
 EXPIRES_SOON = "W007"
 TLS_UNUSED = "W008"
-SLOW_HANDLER = "W009"
+SLOW_HANDLER = "W013"
 BIND_NOT_HERE = "W012"
 
 #: The timeouts that end a client's silence, or its refusal to read.
@@ -115,8 +115,9 @@ def _imports_djangos_handler(module: str) -> int | None:
         if found is None or not found.has_location or not found.origin:
             return None
         tree = ast.parse(Path(found.origin).read_bytes())
-    except (ImportError, OSError, SyntaxError, ValueError):
-        # What is wrong with it, the commands that import it say.
+    except Exception:
+        # What is wrong with it, or with the package that it is in, the commands that
+        # import it say.
         return None
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import tempfile
 import types
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Warning
@@ -199,3 +202,60 @@ class ProductionTests(SimpleTestCase):
     @override_settings(DJANGO_DAPHNE={"WORKERS": 2, "TIMEOUTS": {"BODY": None}})
     def test_mistakes_come_first(self) -> None:
         self.assertEqual(ids(run(deploy=True)), ["django_daphne.E003"])
+
+
+class ThreadsTests(SimpleTestCase):
+    def test_threads(self) -> None:
+        for value in (None, 1, 40):
+            with override_settings(DJANGO_DAPHNE={"WORKER": {"THREADS": value}}):
+                self.assertEqual(run(), [])
+        for value in (0, -1, 1.5, "4", True):
+            with override_settings(DJANGO_DAPHNE={"WORKER": {"THREADS": value}}):
+                (message,) = run()
+            self.assertEqual(message.id, "django_daphne.E004")
+            self.assertIn("['THREADS'] must be a whole number above 0", message.msg)
+
+    @override_settings(DJANGO_DAPHNE={"WORKER": {"MAX_REQUESTS": 10}})
+    def test_its_neighbours_are_not_available_yet(self) -> None:
+        self.assertEqual(ids(run()), ["django_daphne.E003"])
+
+
+class HandlerHintTests(SimpleTestCase):
+    def hints(self, source: str) -> list[CheckMessage]:
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory, "hinted_asgi.py").write_text(source)
+            importlib.invalidate_caches()
+            with (
+                mock.patch.object(sys, "path", [directory, *sys.path]),
+                override_settings(ASGI_APPLICATION="hinted_asgi.application"),
+            ):
+                found = run()
+        self.assertNotIn("hinted_asgi", sys.modules)
+        return found
+
+    def test_djangos_handler(self) -> None:
+        for line in (
+            "from django.core.asgi import get_asgi_application",
+            "from django.core.asgi import get_asgi_application as make",
+            "import django.core.asgi",
+            "from django.core import asgi",
+            "from django.core.handlers.asgi import ASGIHandler",
+        ):
+            with self.subTest(line):
+                (message,) = self.hints(f"'''A module.'''\n{line}\nraise SystemError\n")
+                self.assertEqual(message.id, "django_daphne.W013")
+                self.assertIn("hinted_asgi, line 2, imports", message.msg)
+                self.assertIn("django_daphne.asgi", message.hint or "")
+
+    def test_nothing_to_say(self) -> None:
+        for source in (
+            "from django_daphne.asgi import get_asgi_application",
+            "from django.core import checks",
+            "this is no Python",
+            "",
+        ):
+            with self.subTest(source):
+                self.assertEqual(self.hints(source), [])
+        for name in (None, "", "application", "no.such.module", 3):
+            with override_settings(ASGI_APPLICATION=name):
+                self.assertEqual(run(), [])

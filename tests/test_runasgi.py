@@ -58,6 +58,8 @@ SERVED = """
     application = get_asgi_application()
 """
 
+OURS = "django_daphne.handler.Handler"
+
 
 class RunasgiTestCase(CommandTestCase):
     def setUp(self) -> None:
@@ -207,17 +209,34 @@ class CheckingConfig(RunasgiTestCase):
         self.assertEqual(values["TIMEOUTS"]["BODY"], 30)
         self.assertEqual(values["LOGGING"], {"ACCESS": False, "FORMAT": "json"})
         self.assertEqual(values["ASGI_APPLICATION"], "served.application")
-        self.assertEqual(values["APPLICATION"], "django.core.handlers.asgi.ASGIHandler")
+        self.assertEqual(values["APPLICATION"], OURS)
+        handler = {"CLASS": OURS, "LEFT_TO_DJANGO": []}
+        self.assertEqual(values["DJANGO_HANDLER"], handler)
 
     def test_without_asgi_application(self) -> None:
         self.settings("ASGI_APPLICATION = None")
         values = self.checked()
         self.assertIsNone(values["ASGI_APPLICATION"])
-        self.assertEqual(values["APPLICATION"], "django.core.handlers.asgi.ASGIHandler")
+        self.assertEqual(values["APPLICATION"], OURS)
+        handler = {"CLASS": OURS, "LEFT_TO_DJANGO": []}
+        self.assertEqual(values["DJANGO_HANDLER"], handler)
 
     def test_a_function(self) -> None:
         self.write("served.py", "async def application(scope, receive, send): ...")
-        self.assertEqual(self.checked()["APPLICATION"], "served.application")
+        values = self.checked()
+        self.assertEqual(values["APPLICATION"], "served.application")
+        self.assertIsNone(values["DJANGO_HANDLER"])
+
+    def test_djangos_handler(self) -> None:
+        self.write(
+            "served.py", SERVED.replace("django_daphne.asgi", "django.core.asgi")
+        )
+        process = self.runasgi("--check-config")
+        self.assertEqual(process.wait(), 0, process.stderr)
+        handler = json.loads(process.stdout)["DJANGO_HANDLER"]
+        self.assertEqual(handler, {"CLASS": "django.core.handlers.asgi.ASGIHandler"})
+        self.assertIn("W013", process.stderr)
+        self.assertIn("Import get_asgi_application from django_daphne", process.stderr)
 
     def test_a_mistake(self) -> None:
         self.settings("DJANGO_DAPHNE = {'LIFESPAN': 'perhaps'}")

@@ -1,8 +1,8 @@
 """Django's own tests, on Django's handler and on ours: the outcome must be the same.
 
 ``python -m tests.django_suite [LABELS…]``. The tests come from the source distribution
-of the Django that is installed. pip fetches it once, into ``django-daphne-tests`` of the
-user's cache directory.
+of the Django that is installed. pip fetches it once, into ``django-daphne-tests`` of
+the user's cache directory.
 """
 
 from __future__ import annotations
