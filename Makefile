@@ -1,5 +1,7 @@
 # make demo         a chat to try, on http://127.0.0.1:8000
-# make test         every test
+# make test         every test but those that take long
+# make django-tests Django's own tests, on its handler and on ours
+# make soak         many requests, and nothing is left of them
 # make lint         ruff and mypy
 # make docs         the documentation, into docs/_build/html
 # make conformance  the Autobahn test suite, where a Python 2.7 exists
@@ -17,7 +19,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs conformance bench
+.PHONY: help demo test django-tests soak lint docs conformance bench
 .DELETE_ON_ERROR:
 
 help:
@@ -44,7 +46,13 @@ demo: $(BIN)/.installed-run
 	@exec $(BIN)/python example_project/manage.py runserver $(ADDRESS)
 
 test: $(BIN)/.installed-test
-	@$(BIN)/python runtests.py --jobs $(JOBS) $(LABELS)
+	@$(BIN)/python runtests.py --jobs $(JOBS) --exclude-tag slow $(LABELS)
+
+django-tests: $(BIN)/.installed-test
+	@$(BIN)/python -m tests.django_suite
+
+soak: $(BIN)/.installed-test
+	@$(BIN)/python runtests.py --tag slow tests.test_soak
 
 lint: $(BIN)/.installed-lint
 	$(BIN)/ruff check

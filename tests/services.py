@@ -29,6 +29,7 @@ PROGRAMS = {
     "nghttp": ("nghttp",),
     "nginx": ("nginx",),
     "openssl": ("openssl",),
+    "postgres": ("postgres",),
     "python2.7": ("python2.7",),
     "redis": ("redis-server",),
     "wrk": ("wrk",),
@@ -60,6 +61,8 @@ def find(service: str) -> str | None:
 def _directories() -> Iterator[str]:
     yield from os.get_exec_path()
     yield from SYSTEM_DIRECTORIES
+    # Debian keeps one version beside the other.
+    yield from map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     yield from map(str, sorted(pyenv.glob("versions/2.7*/bin")))
 
