@@ -8,7 +8,7 @@ from a default, and why, stands beside the switch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from certificate import Certificate
 
@@ -16,6 +16,8 @@ from certificate import Certificate
 #: hold 5,000 WebSockets.
 MANY_CONNECTIONS = 16384
 
+DJANGO = "django"
+CHANNELS = "channels"
 HTTP1 = "http1"
 HTTP2 = "http2"
 WEBSOCKET = "websocket"
@@ -117,10 +119,37 @@ def _gunicorn(launch: Launch) -> list[str]:
     ]
 
 
+def _django(
+    attribute: str, command: Callable[[Launch], list[str]]
+) -> Callable[[Launch], list[str]]:
+    """``command`` for the application ``attribute`` of a case's module."""
+    return lambda launch: command(replace(launch, app=f"{launch.app}:{attribute}"))
+
+
+def _granian_wsgi(launch: Launch) -> list[str]:
+    return [
+        *("granian", "--port", str(launch.port)),
+        # One by default, which would be one request at a time.
+        *("--interface", "wsgi", "--workers", "1", "--blocking-threads", "8"),
+        *("--log-level", "warning", launch.app),
+    ]
+
+
+def _gunicorn_threads(launch: Launch) -> list[str]:
+    return [
+        *("gunicorn", "--bind", f"127.0.0.1:{launch.port}"),
+        *("--workers", "1", "--worker-class", "gthread", "--threads", "8"),
+        # Two seconds by default: longer than wrk takes to come again.
+        *("--keep-alive", "60", "--log-level", "warning", launch.app),
+    ]
+
+
 _HTTP1_ONLY = frozenset({HTTP1})
 _WEBSOCKET_ONLY = frozenset({WEBSOCKET})
 _BOTH = _HTTP1_ONLY | _WEBSOCKET_ONLY
 _ALL = _BOTH | {HTTP2}
+_DJANGO_ONLY = frozenset({DJANGO})
+_CHANNELS_ONLY = frozenset({CHANNELS})
 
 #: The row the others are compared with.
 OURS = "django-daphne"
@@ -142,4 +171,29 @@ SERVERS = (
     Server("hypercorn", "hypercorn", _ALL, _hypercorn),
     Server("granian", "granian", _ALL, _granian),
     Server("gunicorn", "gunicorn", _BOTH, _gunicorn),
+    *(
+        Server(name, package, _DJANGO_ONLY, _django(attribute, command))
+        for name, package, attribute, command in (
+            (OURS, "django-daphne", "fast", _django_daphne),
+            ("django-daphne-djangos-handler", "django-daphne", "asgi", _django_daphne),
+            ("daphne", "daphne", "asgi", _daphne),
+            ("uvicorn-httptools", "uvicorn", "asgi", _uvicorn("--http=httptools")),
+            ("uvicorn-our-handler", "uvicorn", "fast", _uvicorn("--http=httptools")),
+            ("granian", "granian", "asgi", _granian),
+            ("granian-wsgi", "granian", "wsgi", _granian_wsgi),
+            ("gunicorn-gthread", "gunicorn", "wsgi", _gunicorn_threads),
+        )
+    ),
+    *(
+        Server(name, package, _CHANNELS_ONLY, command)
+        for name, package, command in (
+            (OURS, "django-daphne", _django_daphne),
+            ("daphne", "daphne", _daphne),
+            (
+                "uvicorn-websockets-sansio",
+                "uvicorn",
+                _uvicorn("--http=httptools", "--ws=websockets-sansio"),
+            ),
+        )
+    ),
 )

@@ -6,7 +6,6 @@ the comparison would say little.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import unittest
 from collections.abc import Callable, Iterator
@@ -185,13 +184,10 @@ def _takes_everything_apart(why_apart: Any) -> Any:
 def _another_thread(run: Any) -> Any:
     """Each hop in whatever thread there is."""
 
-    async def mutant(function: Any) -> Any:
+    async def mutant(worker: Any, function: Any) -> Any:
         worker = await threads.lease(None)
-        work = hop.Work(function, asyncio.get_running_loop())
-        worker.last = work
-        worker.put(work)
         try:
-            return await work.wait()
+            return await run(worker, function)
         finally:
             threads.give_back(worker)
 
@@ -257,7 +253,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "a middleware's own __acall__ is not called": (
         segments, "why_apart", _takes_everything_apart,
     ),
-    "the thread is given back in the middle": (exchange, "hop", _another_thread),
+    "the thread is given back in the middle": (exchange, "run_in", _another_thread),
     "process_exception is not called": (view.View, "_excuse", _excuses_nothing),
     "process_template_response is not called": (view.View, "_render", _forgets_hooks),
     "process_view in the wrong order": (view.View, "_begin", _views_forget_hooks),

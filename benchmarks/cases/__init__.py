@@ -64,6 +64,8 @@ class Case(abc.ABC):
 
 def all_cases() -> tuple[type[Case], ...]:
     # Here, for the modules import Case from this one.
+    from .channels_ws import ChannelsEcho, ChannelsGroup
+    from .django_views import DjangoAsync, DjangoFile, DjangoSync, DjangoTemplate
     from .download import Download
     from .http1_hello import Http1Hello, Http1HelloTLS
     from .http2_hello import Http2Hello
@@ -77,4 +79,10 @@ def all_cases() -> tuple[type[Case], ...]:
         Download,
         WebSocketEcho,
         WebSocketIdle,
+        DjangoSync,
+        DjangoAsync,
+        DjangoTemplate,
+        DjangoFile,
+        ChannelsEcho,
+        ChannelsGroup,
     )

@@ -36,6 +36,7 @@ class Http1Hello(Case):
     title = f"HTTP/1.1 hello, keep-alive, {CONNECTIONS} connections"
     needs = HTTP1
     tools = ("wrk",)
+    connections = CONNECTIONS
     headline = Metric("cpu_us", "CPU µs/request", 1)
     others = (
         Metric("per_second", "requests/s"),
@@ -100,7 +101,7 @@ class Http1Hello(Case):
             done = subprocess.run(
                 [
                     *("taskset", "--cpu-list", str(self.cores.client)),
-                    *("wrk", "--threads", "1", "--connections", str(CONNECTIONS)),
+                    *("wrk", "--threads", "1", "--connections", str(self.connections)),
                     *("--duration", f"{seconds}s", "--script", str(script)),
                     self._url(server),
                 ],

@@ -34,7 +34,7 @@ from django.utils.log import log_response
 
 from ..conf import get_config
 from .grouping import tell_once
-from .hop import Work, hop, leased_worker
+from .hop import Work, begin_in, hop, run_in
 from .inside import Away, Response, fetch, go_on
 from .outgoing import (
     Message,
@@ -66,7 +66,7 @@ class Exchange:
     __slots__ = (
         "_armed", "_before", "_body", "_cancelled", "_closed", "_disconnected",
         "_handler", "_head", "_listener", "_parts", "_path", "_receive", "_request",
-        "_response", "_scope", "_send", "_surprise", "_task",
+        "_response", "_scope", "_send", "_surprise", "_task", "_worker",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +82,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._body = body
+        #: The request's thread; None: asgiref knows where to go.
+        self._worker: Worker | None = None
         self._request: ASGIRequest | None = None
         self._response: Any = None
         self._closed = False
@@ -104,10 +106,9 @@ class Exchange:
         assert task is not None
         self._task = task
         self._listener = asyncio.get_running_loop().create_task(self._listen())
-        worker = None
         try:
             try:
-                worker = await self._lease()
+                self._worker = await self._lease()
             except asyncio.CancelledError:
                 if not self._cancelled or task.uncancel():
                     raise
@@ -117,8 +118,8 @@ class Exchange:
         finally:
             self._armed = False
             self._listener.cancel()
-            if worker is not None:
-                self._give_back(worker)
+            if self._worker is not None:
+                self._give_back(self._worker)
             elif self._request is None:
                 self._body.close()
         if self._surprise is not None:
@@ -181,6 +182,11 @@ class Exchange:
         SyncToAsync.context_to_thread_executor.pop(context, None)
         threads.give_back(worker)
 
+    async def _hop(self, function: Callable[[Work], Any]) -> Any:
+        if self._worker is None:
+            return await hop(function)
+        return await run_in(self._worker, function)
+
     # -- Answering, on the loop --------------------------------------------------------
 
     async def _answer(self) -> None:
@@ -191,9 +197,9 @@ class Exchange:
             set_script_prefix(get_script_prefix(self._scope))
             await signals.request_started.asend(sender=type(handler), scope=self._scope)
         whole = handler.answers_as_django
-        result = await hop(partial(self._begin, not started, whole))
+        result = await self._hop(partial(self._begin, not started, whole))
         while type(result) is Away:
-            result = await hop(partial(self._take, await fetch(result)))
+            result = await self._hop(partial(self._take, await fetch(result)))
         if self._response is None:
             tell_once("BaseHandler.get_response_async() was replaced, and is called.")
             assert self._request is not None
@@ -311,17 +317,14 @@ class Exchange:
 
     async def _close(self) -> None:
         if not self._closed:
-            await hop(self._finish)
+            await self._hop(self._finish)
 
     async def _close_unattended(self) -> None:
         """:meth:`_close` for a task that is cancelled and has no time."""
-        worker = leased_worker()
-        if worker is None:
+        if self._worker is None:
             await self._close()
         else:
-            work = Work(self._finish, asyncio.get_running_loop())
-            worker.last = work
-            worker.put(work)
+            begin_in(self._worker, self._finish)
 
     def _finish(self, work: Work) -> None:
         """Close the response, or end a request that has none; once."""

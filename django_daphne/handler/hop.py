@@ -187,19 +187,29 @@ def leased_worker() -> Worker | None:
 
 
 async def hop(function: Callable[[Work], _R]) -> _R:
-    """``function`` run in the request's thread."""
+    """``function`` run in the thread for thread-sensitive code."""
     worker = leased_worker()
-    if worker is None:
-        work = Work(function)
-        try:
-            run = SyncToAsync(work.through_asgiref, thread_sensitive=True)
-            answer: _R = await run()
-            return answer
-        except asyncio.CancelledError:
-            work.desert()
-            raise
+    if worker is not None:
+        return await run_in(worker, function)
+    work = Work(function)
+    try:
+        run = SyncToAsync(work.through_asgiref, thread_sensitive=True)
+        answer: _R = await run()
+        return answer
+    except asyncio.CancelledError:
+        work.desert()
+        raise
+
+
+async def run_in(worker: Worker, function: Callable[[Work], _R]) -> _R:
+    """``function`` run by ``worker``."""
+    result: _R = await begin_in(worker, function).wait()
+    return result
+
+
+def begin_in(worker: Worker, function: Callable[[Work], Any]) -> Work:
+    """Have ``worker`` run ``function``, when it has done what it was given before."""
     work = Work(function, asyncio.get_running_loop())
     worker.last = work
     worker.put(work)
-    result: _R = await work.wait()
-    return result
+    return work
