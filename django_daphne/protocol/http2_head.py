@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..config import Limits
 from ..errors import ProtocolError
-from .headers import KNOWN_HOSTS, Headers, check_host
+from .headers import KNOWN_HOSTS, TOKEN, Headers, check_host
 from .priority import UNSAID, Priority, read_priority
 
 Fields = Iterable[tuple[bytes, bytes]]
@@ -34,7 +34,6 @@ MAX_LEARNT_NAME = 256
 
 #: RFC 9113 section 8.2: lower-case, and a token (RFC 9110 section 5.6.2) otherwise.
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")
 _PATH = re.compile(rb"/[^\x00-\x20\x7f#]*")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
@@ -179,6 +178,7 @@ def _sort(
     framing: list[tuple[bytes, bytes]] = []
     values: list[bytes] = []
     crumbs: list[bytes] = []
+    ordinary = False
     size = 0
     for name, value in fields:
         size += len(name) + len(value) + FIELD_OVERHEAD
@@ -187,13 +187,14 @@ def _sort(
         if kind is None:
             if name[:1] == b":":
                 # RFC 9113 section 8.3: before all others, and each once.
-                if headers or framing:
+                if ordinary:
                     raise Malformed(f"{name[:40]!r} after other fields")
                 if name in pseudo:
                     raise Malformed(f"{name[:40]!r} is repeated")
                 pseudo[name] = value
                 continue
             kind = _learn(name)
+        ordinary = True
         if kind == _ORDINARY:
             headers.append((name, value))
         elif kind == _FRAMING:
@@ -235,7 +236,7 @@ def _learn(name: bytes) -> int:
 def _read_control(head: Head, pseudo: dict[bytes, bytes], limits: Limits) -> None:
     """Method, scheme, path and protocol (RFC 9113 section 8.3.1, RFC 8441)."""
     method = pseudo.get(b":method", b"")
-    if not _METHOD.fullmatch(method):
+    if not TOKEN.fullmatch(method):
         raise Malformed(f"invalid :method {method[:40]!r}")
     connect = method == b"CONNECT"
     protocol = pseudo.get(b":protocol")
@@ -258,6 +259,8 @@ def _read_control(head: Head, pseudo: dict[bytes, bytes], limits: Limits) -> Non
     if protocol is not None:
         if not connect:
             raise Malformed(":protocol without CONNECT")
+        if not TOKEN.fullmatch(protocol):
+            raise Malformed(f"invalid :protocol {protocol[:40]!r}")
         head.upgrade = protocol.lower()
         if head.upgrade != b"websocket":
             raise ProtocolError(f"unknown :protocol {protocol[:40]!r}", 501)
@@ -273,7 +276,8 @@ def _read_host(authority: bytes | None, hosts: list[bytes]) -> bytes:
     if len(hosts) > 1:
         raise ProtocolError("more than one Host")
     host = authority if authority is not None else hosts[0] if hosts else None
-    if host is None:
+    if not host or host[:1] == b":":
+        # RFC 9110 section 4.2.1: there is no http URI without one.
         raise ProtocolError("no Host")
     if hosts and hosts[0].lower() != host.lower():
         # RFC 9113 section 8.3.1: two hops could serve two different hosts.
