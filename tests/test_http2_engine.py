@@ -1772,8 +1772,13 @@ class Leaving(EngineTestCase):
 
     def test_a_client_that_leaves_when_idle(self) -> None:
         conversation = Conversation()
+        conversation.ask().answer()
+        conversation.hear()
         conversation.feed(h2.goaway())
         self.assertIsNotNone(conversation.wire.ended)
+        # Section 6.8: it says where the connection ended.
+        goaway = conversation.goaway
+        self.assertEqual((goaway.code, goaway.number), (NO_ERROR, 1))
 
     def test_the_connection_is_lost(self) -> None:
         conversation = Conversation()
@@ -1993,7 +1998,7 @@ class Floods(EngineTestCase):
         short = request(b"POST", b"/", (b"content-length", b"1"))
         for provoke in (
             lambda c: c.peer.open() + h2.window_update(c.peer.last, 0),
-            lambda c: c.peer.open() + h2.window_update(c.peer.last, LARGE),
+            lambda c: c.peer.open() + h2.window_update(c.peer.last, 2**31 - 1),
             lambda c: c.peer.open() + h2.data(c.peer.last, b"x"),
             lambda c: c.peer.open() + c.peer.headers(c.peer.last, [], END_STREAM),
             lambda c: c.peer.open() + frame(PRIORITY, 0, c.peer.last, bytes(4)),

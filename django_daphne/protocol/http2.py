@@ -813,7 +813,7 @@ class HTTP2Engine:
         # asked for it still wants.
         self._client_leaves = True
         if not self.exchanges:
-            self._leave()
+            self._part()
 
     def _read_window_update(self, frame: bytes, flags: int, id: int) -> None:
         if len(frame) != 13:
@@ -1052,7 +1052,7 @@ class HTTP2Engine:
         """No request is in progress."""
         self._idle_since = self.wire.clock.seconds
         if self._client_leaves or (self._draining and self._last_id is not None):
-            self._leave()
+            self._part()
         elif self.timeouts.keep_alive is not None:
             self.due(self.timeouts.keep_alive)
 
@@ -1068,6 +1068,12 @@ class HTTP2Engine:
     def _say_goaway(self, last_id: int, code: int, reason: str = "") -> None:
         payload = _LONG.pack(last_id) + _LONG.pack(code) + reason.encode()[:200]
         self._out.append(_frame(_GOAWAY, 0, 0, payload))
+
+    def _part(self) -> None:
+        """Leave, and say so (section 6.8) where it has not been said."""
+        if self._last_id is None and not self._closed:
+            self._say_goaway(self._highest, NO_ERROR)
+        self._leave()
 
     def _leave(self) -> None:
         """Every stream is finished."""

@@ -7,7 +7,7 @@ acceptable — too large, for no host, for something we do not do — is answere
 status, as on HTTP/1.1 (:class:`~django_daphne.errors.ProtocolError`).
 
 Names are learnt: nearly every field of a request has been seen before, and a look-up is
-all that is left of its name's validation. Values are validated together, in one search.
+all that is left of its name's validation. Values are validated together.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*")
 _PATH = re.compile(rb"/[^\x00-\x20\x7f#]*")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
-#: RFC 9113 section 8.2.1, for values joined by line feeds: control characters, and
-#: white space at either end of a value.
-_BAD_VALUE = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|(?:\A|\n)[ \t]|[ \t](?:\n|\Z)")
+#: Control characters that no value has (RFC 9110 section 5.5); TAB may be inside of it,
+#: and line feeds, which may not, are counted.
+_CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\n")
 
 #: What becomes of a field: passed on; passed on, and looked at; dropped; refused.
 _ORDINARY, _FRAMING, _DROPPED, _FORBIDDEN = range(4)
@@ -207,8 +207,7 @@ def _sort(
                 headers.append((name, value))
         elif kind == _FORBIDDEN:
             raise Malformed(f"the connection-specific field {name!r}")
-    joined = b"\n".join(values)
-    if _BAD_VALUE.search(joined) or joined.count(b"\n") >= len(values) > 0:
+    if _has_bad_value(values):
         raise Malformed("a field value with control characters or outer white space")
     if size > limits.header_bytes:
         raise ProtocolError("the header section is over its limit", 431)
@@ -217,6 +216,23 @@ def _sort(
         cookie = (b"cookie", b"; ".join(crumbs))
         headers = [cookie if field[0] == b"cookie" else field for field in headers]
     return pseudo, headers, framing
+
+
+def _has_bad_value(values: list[bytes]) -> bool:
+    """Whether a value has control characters, or white space at either end.
+
+    RFC 9113 section 8.2.1. By searches that take no step for each byte in Python or in
+    a regular expression: twenty bytes on the wire can stand for 64 KB of fields.
+    """
+    lines = b"\n".join((b"", *values, b""))
+    return (
+        lines.count(b"\n") != len(values) + 1
+        or len(lines.translate(None, _CONTROLS)) != len(lines)
+        or b"\n " in lines
+        or b" \n" in lines
+        or b"\n\t" in lines
+        or b"\t\n" in lines
+    )
 
 
 def _learn(name: bytes) -> int:
