@@ -2119,6 +2119,15 @@ class Floods(EngineTestCase):
             conversation.wire.wait(10)
         self.assertIsNone(conversation.wire.ended)
 
+    def test_streams_that_lived(self) -> None:
+        """Event streams and long polls behind a proxy end like this, all of them."""
+        conversation = Conversation(timeouts={"keep_alive": None})
+        for _ in range(50):
+            streams = [conversation.ask() for _ in range(100)]
+            conversation.wire.wait(1.5)
+            conversation.feed(*(h2.reset(stream.engine.id) for stream in streams))
+        self.assertIsNone(conversation.wire.ended)
+
     def test_patience_comes_back_with_work(self) -> None:
         conversation = Conversation()
         for _ in range(1000):

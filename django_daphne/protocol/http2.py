@@ -62,6 +62,7 @@ from .http2_head import Head, Malformed, check_trailers, read_head
 from .http2_patience import (
     EARNING,
     NUISANCE,
+    PREMATURE,
     REFUSED,
     RESET,
     SENT,
@@ -659,7 +660,7 @@ class HTTP2Engine:
             self._tell_referee(exchange.id, True)
             exchange.ended = True
             exchange.fail(error)
-            self.charge_reset()
+            self.charge_reset(exchange)
             return
         self._tell_referee(exchange.id, True)
         exchange.receive_trailers()
@@ -683,7 +684,7 @@ class HTTP2Engine:
         self._report(code, reason, b"")
         self._send_reset(exchange.id, code)
         self.forget(exchange, reason)
-        self.charge_reset()
+        self.charge_reset(exchange)
 
     # -- Other frames ------------------------------------------------------------------
 
@@ -750,7 +751,7 @@ class HTTP2Engine:
         if served:
             self._spend(NUISANCE, "streams reset")
         else:
-            self.charge_reset()
+            self.charge_reset(exchange)
 
     def _read_settings(self, frame: bytes, flags: int, id: int) -> None:
         if id:
@@ -842,7 +843,7 @@ class HTTP2Engine:
             self._note_reset(id)
             self.send_soon()
             self.forget(exchange, "a window opened beyond its limit")
-            self.charge_reset()
+            self.charge_reset(exchange)
         else:
             exchange.window_opened()
             if self.schedule:
@@ -875,13 +876,14 @@ class HTTP2Engine:
 
     # -- What an exchange asks ---------------------------------------------------------
 
-    def charge_reset(self) -> None:
+    def charge_reset(self, exchange: Exchange) -> None:
         """The client has made a stream end that an application was answering.
 
         Whether it did so itself or provoked us into it makes no difference
         (CVE-2023-44487, CVE-2025-8671). Only for what is called by its frames.
         """
-        self._spend(RESET, "streams reset")
+        lived = self.wire.clock.seconds - exchange.begun
+        self._spend(RESET if lived < PREMATURE else NUISANCE, "streams reset")
 
     def date(self) -> Field:
         line = self.wire.clock.date_line

@@ -73,6 +73,8 @@ class Exchange:
     priority: Priority = UNSAID
     head: Head | None = None
     stream: Stream | None = None
+    #: On the wire's clock.
+    begun = 0.0
 
     # -- The request
     #: Its end has come.
@@ -124,6 +126,7 @@ class Exchange:
         """The request's head is complete, and the request itself when ``ended``."""
         engine = self.engine
         self.head = head
+        self.begun = engine.wire.clock.seconds
         if head.priority is not UNSAID:
             self.priority = head.priority
         if not ended:
@@ -224,7 +227,7 @@ class Exchange:
             limit = self.engine.limits.body_bytes
             if limit is not None and self._body_read > limit:
                 self.fail(ProtocolError("the request body is over its limit", 413))
-                self.engine.charge_reset()
+                self.engine.charge_reset(self)
                 return
             self._unread += size
             assert self.stream is not None
@@ -248,7 +251,7 @@ class Exchange:
         self.engine.reset(self, PROTOCOL_ERROR)
         if stream is not None:
             stream.reset(reason)
-        self.engine.charge_reset()
+        self.engine.charge_reset(self)
 
     def _end_request(self) -> None:
         self.ended = True

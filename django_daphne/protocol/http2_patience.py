@@ -8,8 +8,8 @@ gets around it:
 
 1. A connection begins with :data:`PATIENCE`, and never has more.
 
-2. What serves nothing costs. A request that is reset costs most, by the client or by us
-   because the client broke a rule: an application has been started for it.
+2. What serves nothing costs. A request that is reset soon costs most, by the client or
+   by us because the client broke a rule: an application has been started for it.
 
 3. Time gives it back, :data:`RECOVERY` a second: a client that pings every second, or a
    user who leaves a page with a hundred images, is nobody's enemy.
@@ -31,6 +31,10 @@ RECOVERY = 100
 #: pages of a hundred images each in one second is served; who goes on like this must be
 #: served in between.
 RESET = 5
+#: Seconds after which a stream that is reset is a nuisance like others: it was wanted
+#: and is no more. Event streams and long polls all end like this, and in a second no
+#: more of them than may be open.
+PREMATURE = 1.0
 #: A stream over the limit: refused before it costs an application.
 REFUSED = 2
 NUISANCE = 1
