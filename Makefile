@@ -6,12 +6,14 @@
 # make bench        measurements beside other servers
 #
 # PYTHON=python3.13 chooses the interpreter, VENV=elsewhere the environment,
-# ADDRESS=127.0.0.1:8001 where the demo is, LABELS=tests.test_binds what is tested. Each
-# extra is installed once: a stamp in the environment says for which pyproject.toml.
+# ADDRESS=127.0.0.1:8001 where the demo is, LABELS=tests.test_binds what is tested, JOBS=1
+# how many modules of tests run at a time. Each extra is installed once: a stamp in the
+# environment says for which pyproject.toml.
 
 PYTHON ?= python3
 VENV ?= .venv
 ADDRESS ?= 127.0.0.1:8000
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -42,7 +44,7 @@ demo: $(BIN)/.installed-run
 	@exec $(BIN)/python example_project/manage.py runserver $(ADDRESS)
 
 test: $(BIN)/.installed-test
-	@$(BIN)/python runtests.py $(LABELS)
+	@$(BIN)/python runtests.py --jobs $(JOBS) $(LABELS)
 
 lint: $(BIN)/.installed-lint
 	$(BIN)/ruff check

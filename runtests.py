@@ -2,21 +2,33 @@
 """Run the tests: ``python runtests.py [labels] [options]``.
 
 Labels and options are those of Django's ``manage.py test`` (``--failfast``, ``-k``,
-``--tag``, ``--exclude-tag``, ``--parallel``, ``-v`` …); without a label every test in
-``tests`` runs. The last line printed is ``N passed, N failed, N skipped``; the exit
-status is 0 only when something ran and nothing failed.
+``--tag``, ``--exclude-tag``, ``-v`` …); without a label everything in ``tests`` runs.
+``--jobs 2`` runs two modules at a time, each in a process of its own: most tests wait
+for a server more than they work. The last line printed is ``N passed, N failed, N
+skipped``; the exit status is 0 only when something ran and nothing failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
+import time
 import unittest
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent
+
+#: In the environment of a process that runs one module for another: the module, a
+#: colon, and the file for its tally.
+ONE_MODULE = "DJANGO_DAPHNE_TEST_MODULE"
 
 
 class Tally:
@@ -31,15 +43,18 @@ class Tally:
         self.failed: set[str] = set()
         self.skipped: set[str] = set()
 
-    @property
-    def success(self) -> bool:
-        return bool(self.passed or self.skipped) and not self.failed
-
-    def __str__(self) -> str:
-        passed = len(self.passed - self.failed)
-        return (
-            f"{passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+    def counts(self) -> Counter[str]:
+        return Counter(
+            passed=len(self.passed - self.failed),
+            failed=len(self.failed),
+            skipped=len(self.skipped),
         )
+
+
+def spell(counts: Counter[str]) -> str:
+    return ", ".join(
+        f"{counts[what]} {what}" for what in ("passed", "failed", "skipped")
+    )
 
 
 def counting(result_class: type[unittest.TextTestResult], tally: Tally) -> type:
@@ -78,13 +93,18 @@ def counting(result_class: type[unittest.TextTestResult], tally: Tally) -> type:
     return CountingResult
 
 
-def run(arguments: list[str]) -> int:
+# -- One process -----------------------------------------------------------------------
+
+
+def run_here(labels: list[str], options: dict[str, Any]) -> tuple[Counter[str], bool]:
+    """Run in this process; what was counted, and whether all was well."""
     import django
     import hypothesis
     from django.test.runner import DiscoverRunner
     from django.test.utils import iter_test_cases
 
     tally = Tally()
+    excluded = options.pop("exclude")
 
     class Runner(DiscoverRunner):
         def build_suite(self, *args: Any, **kwargs: Any) -> unittest.TestSuite:
@@ -99,21 +119,6 @@ def run(arguments: list[str]) -> int:
         def get_resultclass(self) -> type:
             return counting(super().get_resultclass() or unittest.TextTestResult, tally)
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("labels", nargs="*", help="Modules, classes or tests to run.")
-    parser.add_argument("-v", "--verbosity", type=int, choices=range(4), default=1)
-    parser.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="LABEL",
-        help="Leave out this module, class or test; may be repeated.",
-    )
-    Runner.add_arguments(parser)
-    options = vars(parser.parse_args(arguments))
-    labels = options.pop("labels") or ["tests"]
-    excluded = options.pop("exclude")
-
     django.setup()
     # How long an example takes says nothing about whether it is right: the first pays
     # for imports, and the machine may be busy.
@@ -123,8 +128,110 @@ def run(arguments: list[str]) -> int:
     hypothesis.settings.load_profile("untimed")
     # A test database that is left over is ours: nobody has to be asked.
     failures = Runner(interactive=False, **options).run_tests(labels)
-    print(f"\n{tally}", flush=True)
-    return 0 if tally.success and not failures else 1
+    return tally.counts(), not failures and not tally.failed
+
+
+# -- Several processes -----------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    module: str
+    counts: Counter[str]
+    good: bool
+    output: str
+    seconds: float
+
+
+def run_modules(
+    modules: list[str], jobs: int, failfast: bool
+) -> tuple[Counter[str], bool]:
+    """Run each module in a process of its own, ``jobs`` at a time."""
+    counts: Counter[str] = Counter()
+    good = True
+    with ThreadPoolExecutor(jobs) as pool:
+        for outcome in pool.map(run_module, modules):
+            counts += outcome.counts
+            good = good and outcome.good
+            print(
+                f"{outcome.module}: {spell(outcome.counts)} ({outcome.seconds:.1f} s)"
+            )
+            if not outcome.good:
+                print(outcome.output, flush=True)
+                if failfast:
+                    pool.shutdown(cancel_futures=True)
+                    break
+    return counts, good
+
+
+def run_module(module: str) -> Outcome:
+    began = time.monotonic()
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as report:
+        child = subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:]],
+            env={**os.environ, ONE_MODULE: f"{module}:{report.name}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        counts = Counter(json.loads(report.read() or "{}"))
+    good = child.returncode == 0
+    return Outcome(module, counts, good, child.stdout, time.monotonic() - began)
+
+
+def modules_of(labels: list[str]) -> Iterator[str]:
+    """The modules that ``labels`` name; a class or a test stays what it is.
+
+    The largest files come first, so that the longest is not begun last.
+    """
+    for label in labels:
+        folder = ROOT / label.replace(".", os.sep)
+        if folder.is_dir():
+            files = sorted(folder.glob("test_*.py"), key=lambda f: -f.stat().st_size)
+            yield from (f"{label}.{file.stem}" for file in files)
+        else:
+            yield label
+
+
+# -- The command -----------------------------------------------------------------------
+
+
+def parse(arguments: list[str]) -> tuple[list[str], int, dict[str, Any]]:
+    """Labels, jobs, and the options of the runner."""
+    from django.test.runner import DiscoverRunner
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("labels", nargs="*", help="Modules, classes or tests to run.")
+    parser.add_argument("-v", "--verbosity", type=int, choices=range(4), default=1)
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="Run N modules at a time."
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="Leave out this module, class or test; may be repeated.",
+    )
+    DiscoverRunner.add_arguments(parser)
+    options = vars(parser.parse_args(arguments))
+    return options.pop("labels") or ["tests"], options.pop("jobs"), options
+
+
+def main() -> int:
+    labels, jobs, options = parse(sys.argv[1:])
+    module, _, report = os.environ.pop(ONE_MODULE, "").partition(":")
+    if module:
+        counts, good = run_here([module], options)
+        Path(report).write_text(json.dumps(counts))
+        return 0 if good else 1
+    if jobs > 1:
+        modules = [m for m in modules_of(labels) if m not in options["exclude"]]
+        counts, good = run_modules(modules, jobs, options["failfast"])
+    else:
+        counts, good = run_here(labels, options)
+    print(f"\n{spell(counts)}", flush=True)
+    return 0 if good and counts["passed"] + counts["skipped"] else 1
 
 
 if __name__ == "__main__":
@@ -133,4 +240,4 @@ if __name__ == "__main__":
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     )
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main())

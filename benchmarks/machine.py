@@ -32,7 +32,13 @@ class Cores:
 
 def require_tools(*tools: str) -> None:
     """:raises CannotRun: naming the Debian package of each tool that is missing."""
-    packages = {"wrk": "wrk", "taskset": "util-linux"}
+    packages = {
+        "curl": "curl",
+        "h2load": "nghttp2-client",
+        "openssl": "openssl",
+        "taskset": "util-linux",
+        "wrk": "wrk",
+    }
     missing = [tool for tool in tools if not shutil.which(tool)]
     if missing:
         install = " ".join(sorted({packages[tool] for tool in missing}))

@@ -23,6 +23,7 @@ from typing import NoReturn
 import environment
 import machine
 from cases import Case, all_cases
+from certificate import certificate
 from chart import chart
 from problems import CannotRun, DidNotStart, ServerFailed
 from results import CaseResult, Row
@@ -116,7 +117,8 @@ def _in_turn(rows: list[Row], number: int) -> Iterator[Row]:
 
 
 def _measure(server: Server, case: Case) -> dict[str, float]:
-    with run_server(server, case.app, case.cores.server, case.tls) as running:
+    tls = certificate() if case.tls else None
+    with run_server(server, case.app, case.cores.server, tls) as running:
         try:
             case.verify(running)
             case.warm_up(running)

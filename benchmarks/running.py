@@ -23,8 +23,9 @@ from typing import IO, Any
 
 import environment
 import machine
+from certificate import Certificate
 from problems import DidNotStart, ServerFailed
-from servers import Certificate, Launch, Server
+from servers import Launch, Server
 
 #: From the command to a port that takes connections. The slowest peer needs 2 s.
 START_SECONDS = 20
@@ -43,15 +44,13 @@ PORTS = range(20000, 32000)
 class RunningServer:
     """A server that takes connections; see :func:`run_server`."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], port: int, log: Path, tls: bool
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self._process = process
         self._log = log
         self.port = port
-        secure = "s" if tls else ""
-        self.http_url = f"http{secure}://127.0.0.1:{port}/"
-        self.websocket_url = f"ws{secure}://127.0.0.1:{port}/"
+        self.http_url = f"http://127.0.0.1:{port}/"
+        self.https_url = f"https://127.0.0.1:{port}/"
+        self.websocket_url = f"ws://127.0.0.1:{port}/"
 
     def cpu_clocks(self) -> dict[int, float]:
         self.check_alive()
@@ -73,17 +72,16 @@ class RunningServer:
 
 @contextlib.contextmanager
 def run_server(
-    server: Server, app: str, core: int, tls: bool = False
+    server: Server, app: str, core: int, tls: Certificate | None = None
 ) -> Iterator[RunningServer]:
     """A fresh server, listening; gone with all its processes when the block ends.
 
     :raises DidNotStart: with the tail of its output.
     """
     port = _free_port()
+    launch = Launch(app, port, tls)
+    command = ["taskset", "--cpu-list", str(core), *server.command(launch)]
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        certificate = _make_certificate(Path(directory)) if tls else None
-        launch = Launch(app, port, certificate)
-        command = ["taskset", "--cpu-list", str(core), *server.command(launch)]
         log = Path(directory) / "output"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -96,27 +94,11 @@ def run_server(
                 start_new_session=True,
             )
         try:
-            running = RunningServer(process, port, log, tls)
+            running = RunningServer(process, port, log)
             _wait_until_listening(running)
             yield running
         finally:
             _end_session(process)
-
-
-def _make_certificate(directory: Path) -> Certificate:
-    """What most sites have: an elliptic curve key, nobody's signature but its own."""
-    certificate = Certificate(str(directory / "crt.pem"), str(directory / "key.pem"))
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-days", "1"),
-            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-out", certificate.path, "-keyout", certificate.key),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return certificate
 
 
 def _free_port() -> int:

@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from certificate import Certificate
+
 #: More connections than any case opens. Servers that cap them by default could not
 #: hold 5,000 WebSockets.
 MANY_CONNECTIONS = 16384
 
 HTTP1 = "http1"
+HTTP2 = "http2"
 WEBSOCKET = "websocket"
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate and its key, in PEM files."""
-
-    path: str
-    key: str
 
 
 @dataclass(frozen=True)
@@ -38,13 +33,14 @@ class Launch:
         """The flags, by their names, of a server that has two."""
         if self.certificate is None:
             return []
-        return [certificate, self.certificate.path, key, self.certificate.key]
+        files = self.certificate
+        return [certificate, str(files.chain), key, str(files.key)]
 
     def daphnes_place(self) -> list[str]:
         """Where to listen, for Daphne and those who took over its flags."""
         if self.certificate is None:
             return ["-p", str(self.port)]
-        files = f"privateKey={self.certificate.key}:certKey={self.certificate.path}"
+        files = f"privateKey={self.certificate.key}:certKey={self.certificate.chain}"
         return ["-e", f"ssl:{self.port}:interface=127.0.0.1:{files}"]
 
 
@@ -124,13 +120,14 @@ def _gunicorn(launch: Launch) -> list[str]:
 _HTTP1_ONLY = frozenset({HTTP1})
 _WEBSOCKET_ONLY = frozenset({WEBSOCKET})
 _BOTH = _HTTP1_ONLY | _WEBSOCKET_ONLY
+_ALL = _BOTH | {HTTP2}
 
 #: The row the others are compared with.
 OURS = "django-daphne"
 
 SERVERS = (
-    Server(OURS, "django-daphne", _BOTH, _django_daphne),
-    Server("daphne", "daphne", _BOTH, _daphne),
+    Server(OURS, "django-daphne", _ALL, _django_daphne),
+    Server("daphne", "daphne", _ALL, _daphne),
     Server("uvicorn-httptools", "uvicorn", _HTTP1_ONLY, _uvicorn("--http=httptools")),
     Server("uvicorn-zttp", "uvicorn", _HTTP1_ONLY, _uvicorn("--http=zttp")),
     *(
@@ -142,7 +139,7 @@ SERVERS = (
         )
         for engine in ("websockets-sansio", "websockets", "wsproto")
     ),
-    Server("hypercorn", "hypercorn", _BOTH, _hypercorn),
-    Server("granian", "granian", _BOTH, _granian),
+    Server("hypercorn", "hypercorn", _ALL, _hypercorn),
+    Server("granian", "granian", _ALL, _granian),
     Server("gunicorn", "gunicorn", _BOTH, _gunicorn),
 )

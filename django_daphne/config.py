@@ -259,6 +259,8 @@ class Limits:
     #: Fields in a header section.
     header_count: int = setting(100, size)
     body_bytes: int | None = setting(None, size_or_none)
+    #: Streams that a client may have open at once on one HTTP/2 connection.
+    streams: int = setting(100, size)
     #: Connections the kernel completes before we accept them.
     backlog: int = setting(2048, size)
 
@@ -365,6 +367,8 @@ class Config:
     """A server, described. Build it with :func:`build_config`."""
 
     bind: tuple[Bind, ...] = (parse_bind("127.0.0.1:8000"),)
+    #: Whether HTTP/2 is spoken with clients that want it.
+    http2: bool = setting(True, boolean)
     #: Where plain HTTP is answered with the address of the first bind with TLS.
     redirect_bind: tuple[Bind, ...] = ()
     tls: TLS | None = None
@@ -388,8 +392,8 @@ _SECTIONS: dict[str, type] = {
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("HTTP2", "PROXY", "WORKERS", "WORKER", "MONITOR"),
-    "LIMITS": ("CONNECTIONS", "CONCURRENCY", "STREAMS", "MINIMUM_RATE"),
+    "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
 }
 
 

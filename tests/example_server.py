@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from .listening import Authority
+
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = ROOT / "example_project" / "manage.py"
 
@@ -34,8 +36,22 @@ COMMANDS = {
         "--noreload",
         "127.0.0.1:{port}",
     ],
+    "runserver --https": [
+        str(MANAGE),
+        "runserver",
+        "--https",
+        "--noreload",
+        "127.0.0.1:{port}",
+    ],
     "runserver, reloading": ["manage.py", "runserver", "127.0.0.1:{port}"],
     "runasgi": [str(MANAGE), "runasgi", "127.0.0.1:{port}"],
+    "runasgi, TLS": [
+        str(MANAGE),
+        "runasgi",
+        "127.0.0.1:{port}",
+        "--certificate={directory}/full.pem",
+        "--private-key={directory}/key.pem",
+    ],
     "django-daphne": [
         "-m",
         "django_daphne",
@@ -58,6 +74,8 @@ class ExampleServer:
             **os.environ,
             "EXAMPLE_DATABASE": str(self.directory / "db.sqlite3"),
             "EXAMPLE_MEDIA": str(self.directory / "media"),
+            # Where development certificates are kept.
+            "XDG_CACHE_HOME": str(self.directory / "cache"),
             "DJANGO_SETTINGS_MODULE": "example_project.settings",
             "PYTHONUNBUFFERED": "1",
             **environment,
@@ -70,7 +88,9 @@ class ExampleServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        secure = "TLS" in self.command or "--https" in self.command
+        scheme = "https" if secure else "http"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     @property
     def output(self) -> str:
@@ -100,7 +120,10 @@ class ExampleServer:
         self.process = subprocess.Popen(
             [
                 sys.executable,
-                *(part.format(port=self.port) for part in COMMANDS[self.command]),
+                *(
+                    part.format(port=self.port, directory=self.directory)
+                    for part in COMMANDS[self.command]
+                ),
             ],
             env=self.environment,
             cwd=self.cwd,
@@ -186,5 +209,7 @@ def seeded(
     server = ExampleServer(command, **environment)
     cleanup(server.close)
     server.seed()
+    if "TLS" in command:
+        Authority(server.directory)
     server.start()
     return server

@@ -24,7 +24,9 @@ Decorated = TypeVar("Decorated", type, Callable[..., Any])
 PROGRAMS = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),
     "curl": ("curl",),
+    "h2load": ("h2load",),
     "haproxy": ("haproxy",),
+    "nghttp": ("nghttp",),
     "nginx": ("nginx",),
     "openssl": ("openssl",),
     "python2.7": ("python2.7",),

@@ -947,7 +947,7 @@ class TLSTests(ListeningTestCase):
                 # The client knows the root alone: the intermediate has been sent.
                 tls = await self.talk(listener, authority.client())
                 self.assertEqual(tls.version(), "TLSv1.3")
-                self.assertEqual(tls.selected_alpn_protocol(), "http/1.1")
+                self.assertEqual(tls.selected_alpn_protocol(), "h2")
                 tls = Echo.transports[0].get_extra_info("ssl_object")
                 self.assertEqual(tls.version(), "TLSv1.3")
 

@@ -394,6 +394,30 @@ class RunasgiTests(Conversations, BrowserTestCase):
 
 @tag("browser")
 @require("chromium")
+class HTTP2Tests(BrowserTestCase):
+    command = "runasgi, TLS"
+
+    def test_two_windows_talk(self) -> None:
+        demo, friend = (
+            self.window(name, ignore_https_errors=True) for name in ("demo", "friend")
+        )
+        demo.write("Hello")
+        expect(friend.messages).to_have_count(7)
+        friend.write("Hello yourself")
+        self.assertSaid(["Hello", "Hello yourself"], demo, friend)
+        protocols = demo.page.evaluate(
+            "[...performance.getEntriesByType('navigation'),"
+            " ...performance.getEntriesByType('resource')]"
+            ".map((entry) => entry.nextHopProtocol)"
+        )
+        self.assertEqual(set(protocols), {"h2"})
+        # What a browser does not tell of its WebSockets the access log does.
+        self.server.wait_for(r'"WSCONNECT /\S+ HTTP/2" 200')
+        self.assertNotIn("HTTP/1.1", self.server.output)
+
+
+@tag("browser")
+@require("chromium")
 class PageTests(BrowserTestCase):
     """What depends on the pages and not on who serves them."""
 

@@ -53,6 +53,7 @@ THIRD_PARTY = {
     "cryptography": {"server"},
     "django": {"django"},
     "h2": {"protocol.http2"},
+    "hpack": {"protocol.http2_fields"},
     "httptools": {"protocol.http1"},
     "twisted": {"server"},
     "uvloop": {"server"},

@@ -180,6 +180,10 @@ class CheckingConfig(RunasgiTestCase):
         values: dict[str, Any] = json.loads(process.stdout)
         return values
 
+    def test_switching_http2_off(self) -> None:
+        self.assertIs(self.checked()["HTTP2"], True)
+        self.assertIs(self.checked("--no-http2")["HTTP2"], False)
+
     def test_the_effective_configuration(self) -> None:
         port = self.taken_port()
         self.settings(
@@ -236,7 +240,6 @@ class Mistakes(RunasgiTestCase):
         for flag, *value in (
             ("--workers", "2"),
             ("--trusted-proxy", "10.0.0.1"),
-            ("--no-http2",),
         ):
             with self.subTest(flag):
                 self.assert_one_line(

@@ -49,7 +49,9 @@ class EndTests(unittest.TestCase):
 
     def connect(self, running: Serving) -> ssl.SSLSocket:
         plain = socket.create_connection(("127.0.0.1", running.port), PATIENCE)
-        client = self.authority.client().wrap_socket(plain, server_hostname="localhost")
+        context = self.authority.client()
+        context.set_alpn_protocols(["http/1.1"])
+        client = context.wrap_socket(plain, server_hostname="localhost")
         self.addCleanup(client.close)
         return client
 

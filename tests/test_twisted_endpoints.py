@@ -407,7 +407,7 @@ class TwistedTLSTests(ProcessTestCase):
         self.assertEqual(made["peername"], list(client.getsockname()))
         version, cipher, alpn = made["tls"]
         self.assertEqual((version, cipher), (client.version(), list(client.cipher())))
-        self.assertEqual(alpn, "http/1.1")
+        self.assertEqual(alpn, "h2")
         self.assertEqual(
             made["extension"],
             {
@@ -433,7 +433,7 @@ class TwistedTLSTests(ProcessTestCase):
         made = self.event("made")
         self.assertEqual(made["peername"], ["203.0.113.7", 4321])
         self.assertEqual(made["tls"][0], client.version())
-        self.assertEqual(made["tls"][2], "http/1.1")
+        self.assertEqual(made["tls"][2], "h2")
         self.assertEqual(len(read_exactly(client, 50_000_000)), 50_000_000)
         self.assertLess(self.event("flooded")["largest"], 4 * 65536)
         client.close()

@@ -36,7 +36,7 @@ class Case(abc.ABC):
     #: What a server must speak to have a row.
     needs: ClassVar[str]
     app: ClassVar[str] = "bench_app:app"
-    #: Whether the server is to speak TLS.
+    #: Whether servers are started with TLS.
     tls: ClassVar[bool] = False
     #: Programs that must be installed, besides taskset.
     tools: ClassVar[tuple[str, ...]] = ()
@@ -66,7 +66,15 @@ def all_cases() -> tuple[type[Case], ...]:
     # Here, for the modules import Case from this one.
     from .download import Download
     from .http1_hello import Http1Hello, Http1HelloTLS
+    from .http2_hello import Http2Hello
     from .ws_echo import WebSocketEcho
     from .ws_idle import WebSocketIdle
 
-    return (Http1Hello, Http1HelloTLS, Download, WebSocketEcho, WebSocketIdle)
+    return (
+        Http1Hello,
+        Http1HelloTLS,
+        Http2Hello,
+        Download,
+        WebSocketEcho,
+        WebSocketIdle,
+    )

@@ -62,7 +62,7 @@ class Download(Case):
                     *("curl", "--silent", "--show-error", "--insecure", "--http1.1"),
                     *("--output", "/dev/null"),
                     *("--write-out", "%{size_download} %{time_total}"),
-                    server.http_url,
+                    server.https_url,
                 ],
                 capture_output=True,
                 text=True,

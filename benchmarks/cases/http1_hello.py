@@ -62,6 +62,9 @@ class Http1Hello(Case):
             "127.0.0.1", server.port, timeout=ANSWER_SECONDS
         )
 
+    def _url(self, server: RunningServer) -> str:
+        return server.http_url
+
     def _expect_hello(self, connection: http.client.HTTPConnection) -> None:
         connection.request("GET", "/")
         response = connection.getresponse()
@@ -99,7 +102,7 @@ class Http1Hello(Case):
                     *("taskset", "--cpu-list", str(self.cores.client)),
                     *("wrk", "--threads", "1", "--connections", str(CONNECTIONS)),
                     *("--duration", f"{seconds}s", "--script", str(script)),
-                    server.http_url,
+                    self._url(server),
                 ],
                 capture_output=True,
                 text=True,
@@ -130,3 +133,6 @@ class Http1HelloTLS(Http1Hello):
             timeout=ANSWER_SECONDS,
             context=ssl._create_unverified_context(),
         )
+
+    def _url(self, server: RunningServer) -> str:
+        return server.https_url

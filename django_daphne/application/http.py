@@ -25,7 +25,7 @@ from typing import Protocol
 
 from ..errors import ClientDisconnected, IllegalMessage
 from ..protocol.headers import Headers
-from ..protocol.wire import Wire
+from ..protocol.wire import Outlet
 from .context import Context, Message, Peer, protocol_log, server_log
 from .scope import RequestHead, http_scope, path_as_sent
 from .waiters import Waiters
@@ -50,8 +50,8 @@ CLIENT_CLOSED_REQUEST = 499
 class Engine(Protocol):
     """What a stream asks of the engine that speaks the wire."""
 
-    wire: Wire
-
+    @property
+    def wire(self) -> Outlet: ...
     def start(
         self, status: int, headers: Headers, body: bytes, more: bool, trailers: bool
     ) -> None: ...

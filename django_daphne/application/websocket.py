@@ -40,7 +40,7 @@ from ..protocol.websocket import (
 )
 from ..protocol.websocket_deflate import PerMessageDeflate, agree
 from ..protocol.websocket_handshake import Handshake
-from ..protocol.wire import Engine, Wire
+from ..protocol.wire import Engine, Outlet, Wire
 from .context import Context, Message, Peer, protocol_log, server_log
 from .http import CLIENT_CLOSED_REQUEST, is_our_disconnect
 from .scope import RequestHead, path_as_sent, websocket_scope
@@ -69,8 +69,8 @@ _REFUSALS = {
 class Carrier(Protocol):
     """What a stream asks of the HTTP engine that carries the handshake."""
 
-    wire: Wire
-
+    @property
+    def wire(self) -> Outlet: ...
     def start(
         self, status: int, headers: Headers, body: bytes, more: bool, trailers: bool
     ) -> None: ...
@@ -383,7 +383,8 @@ class WebSocketStream:
                 )
             self._engine = engine = WebSocketEngine(wire, self, settings, deflate)
             self._state = _OPEN
-            self._log("connect", 101)
+            # RFC 8441 section 5: nothing is switched on HTTP/2.
+            self._log("connect", 200 if self.scope["http_version"] == "2" else 101)
             return engine
 
         carrier.accept(answer + headers, make_engine)

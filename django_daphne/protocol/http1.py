@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import httptools
@@ -49,7 +47,8 @@ from .headers import (
     read_response_field,
     split_tokens,
 )
-from .wire import Engine, Wire
+from .status import BODILESS, plain_text, reason
+from .wire import Engine, Stream, Wire
 
 #: Body bytes given to the stream and not yet taken by the application, above which we
 #: stop reading: enough to keep a fast network busy, small beside a thousand uploads.
@@ -107,19 +106,8 @@ _known_lines: dict[bytes, RequestLine] = {}
 TLS_HANDSHAKE = b"\x16\x03"
 TLS_ON_PLAIN_PORT = "TLS on a plain HTTP port"
 
-#: Statuses whose responses have no body (RFC 9110 section 6.4.1).
-_BODILESS = frozenset({204, 304})
-
-
-def _reason(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode("ascii")
-    except ValueError:
-        return b""
-
-
 _STATUS_LINES = {
-    status: b"HTTP/1.1 %d %s" % (status, _reason(status)) for status in range(100, 600)
+    status: b"HTTP/1.1 %d %s" % (status, reason(status)) for status in range(100, 600)
 }
 
 
@@ -165,28 +153,6 @@ class FramedHead(Head):
         self.expect_continue = False
         self.trailers_accepted = False
         self.upgrade = None
-
-
-class Stream(Protocol):
-    """What the engine tells the one who answers a request."""
-
-    def data(self, chunk: bytes, /) -> None:
-        """Body bytes; give them back with ``engine.consumed`` once they are taken."""
-
-    def end(self) -> None:
-        """The request's body is complete."""
-
-    def reset(self, reason: str, status: int = 0) -> None:
-        """Nothing can be sent any more: the client has gone or is not served further.
-
-        ``status`` is what it was answered with in the stream's place, or 0.
-        """
-
-    def writable_again(self) -> None:
-        """The wire takes bytes again."""
-
-    def drain(self) -> None:
-        """The server is stopping."""
 
 
 #: Method, decoded path, raw path, query, version, and the host of an absolute target.
@@ -753,7 +719,7 @@ class HTTP1Engine:
         if server is not None:
             lines.append(server)
         one_point_one = head.http_version == "1.1"
-        pretend = status in _BODILESS or head.method == "HEAD"
+        pretend = status in BODILESS or head.method == "HEAD"
         framing = _COUNTED
         if status == 204:
             # RFC 9110 section 8.6: no Content-Length in a 204.
@@ -997,7 +963,7 @@ class HTTP1Engine:
         self._answer(error.status, error.headers)
 
     def _answer(self, status: int, headers: Headers) -> None:
-        text = b"%d %s\n" % (status, _reason(status))
+        text = plain_text(status)
         lines = [
             _STATUS_LINES[status],
             self.wire.clock.date_line,

@@ -88,11 +88,14 @@ class Handshake:
 
 
 def read_handshake(head: Head) -> Handshake:
-    """Read the handshake of an HTTP/1.1 request that asks to upgrade to ``websocket``.
+    """Read the handshake of a request that asks to become a WebSocket: an HTTP/1.1
+    ``Upgrade`` to ``websocket``, or an extended CONNECT of HTTP/2 (RFC 8441).
 
     :raises ProtocolError: with the answer's status (400, 405, 426) and fields, where
         RFC 6455 section 4.2.1 is not met.
     """
+    if head.http_version == "2":
+        return _read_connect(head)
     if head.method != "GET":
         raise ProtocolError(
             "a WebSocket handshake is a GET", 405, ((b"Allow", b"GET"),)
@@ -102,30 +105,49 @@ def read_handshake(head: Head) -> Handshake:
     if head.length != 0:
         # A body here would be read as frames by us and as a body by a proxy.
         raise ProtocolError("a WebSocket handshake has no body")
-    keys: list[bytes] = []
-    versions: list[bytes] = []
-    subprotocols: list[bytes] = []
-    extensions: list[bytes] = []
-    for name, value in head.headers:
-        if name == b"sec-websocket-key":
-            keys.append(value)
-        elif name == b"sec-websocket-version":
-            versions.append(value)
-        elif name == b"sec-websocket-protocol":
-            subprotocols.append(value)
-        elif name == b"sec-websocket-extensions":
-            extensions.append(value)
-    if versions != [VERSION]:
-        raise ProtocolError(
-            f"unsupported WebSocket version {b', '.join(versions)[:40]!r}",
-            426,
-            _OUR_VERSION,
-        )
-    if len(keys) != 1 or not _is_key(keys[0]):
+    fields = _Fields(head.headers)
+    if fields.versions != [VERSION]:
+        raise ProtocolError(fields.wrong_version(), 426, _OUR_VERSION)
+    if len(fields.keys) != 1 or not _is_key(fields.keys[0]):
         raise ProtocolError("Sec-WebSocket-Key is not 16 bytes in base64")
-    return Handshake(
-        _read_subprotocols(subprotocols), _read_extensions(extensions), keys[0]
-    )
+    return fields.handshake(fields.keys[0])
+
+
+def _read_connect(head: Head) -> Handshake:
+    """RFC 8441 section 5: no key, and nothing to upgrade that a 426 could speak of."""
+    fields = _Fields(head.headers)
+    if fields.versions != [VERSION]:
+        raise ProtocolError(fields.wrong_version(), 400, _OUR_VERSION[:1])
+    return fields.handshake(None)
+
+
+class _Fields:
+    """A head's fields that belong to the handshake."""
+
+    def __init__(self, headers: Headers) -> None:
+        self.keys: list[bytes] = []
+        self.versions: list[bytes] = []
+        self.subprotocols: list[bytes] = []
+        self.extensions: list[bytes] = []
+        for name, value in headers:
+            if name == b"sec-websocket-key":
+                self.keys.append(value)
+            elif name == b"sec-websocket-version":
+                self.versions.append(value)
+            elif name == b"sec-websocket-protocol":
+                self.subprotocols.append(value)
+            elif name == b"sec-websocket-extensions":
+                self.extensions.append(value)
+
+    def wrong_version(self) -> str:
+        return f"unsupported WebSocket version {b', '.join(self.versions)[:40]!r}"
+
+    def handshake(self, key: bytes | None) -> Handshake:
+        return Handshake(
+            _read_subprotocols(self.subprotocols),
+            _read_extensions(self.extensions),
+            key,
+        )
 
 
 def _is_key(value: bytes) -> bool:

@@ -19,15 +19,22 @@ class Clock(Protocol):
     seconds: float
 
 
-class Wire(Protocol):
+class Outlet(Protocol):
+    """Where what is sent goes to: a wire, or one stream's share of it."""
+
+    @property
+    def writable(self) -> bool:
+        """False while the peer has left more unread than our buffer's high-water mark.
+
+        ``writable_again`` is called when this turns True.
+        """
+
+
+class Wire(Outlet, Protocol):
     """A byte stream to one peer; every call returns at once."""
 
     @property
     def clock(self) -> Clock: ...
-
-    #: False while the peer has left more unread than our buffer's high-water mark.
-    #: ``Engine.writable_again`` is called when this turns True.
-    writable: bool
 
     def write(self, data: bytes, /) -> None:
         """Queue ``data``; what is queued after :meth:`close` or a loss is dropped."""
@@ -43,6 +50,9 @@ class Wire(Protocol):
 
         A wire has one timer: arming replaces what was armed, None disarms.
         """
+
+    def soon(self, callback: Callable[[], None], /) -> object:
+        """Call ``callback`` in the next turn, after whatever is to happen in it."""
 
     def close(self) -> None:
         """Send what is queued, then close. The engine hears no more bytes."""
@@ -79,3 +89,25 @@ class Engine(Protocol):
 
     def drain(self) -> None:
         """The server is stopping: finish what runs, begin nothing new."""
+
+
+class Stream(Protocol):
+    """What an engine of HTTP tells the one who answers a request."""
+
+    def data(self, chunk: bytes, /) -> None:
+        """Body bytes; give them back with ``engine.consumed`` once they are taken."""
+
+    def end(self) -> None:
+        """The request's body is complete."""
+
+    def reset(self, reason: str, status: int = 0) -> None:
+        """Nothing can be sent any more: the client has gone or is not served further.
+
+        ``status`` is what it was answered with in the stream's place, or 0.
+        """
+
+    def writable_again(self) -> None:
+        """The wire takes bytes again."""
+
+    def drain(self) -> None:
+        """The server is stopping."""

@@ -5,6 +5,11 @@ The connection is the engine's :class:`~django_daphne.protocol.wire.Wire`. Its
 without anything of ours in between, so a change of engine has to tell the transport
 (:meth:`Connection.switch`).
 
+Which engine that is, is found once: a TLS client has said it in the handshake (ALPN), a
+client without TLS says it with its first bytes, which on HTTP/2 are a fixed preface
+(RFC 9113 section 3.3). A connection begins with HTTP/1.1 and changes then, so that the
+time a silent client has is the same for all.
+
 Two timers run on the shared clock: the engine's, and one that watches whether a peer
 takes what we have written, and over TLS whether it answers our goodbye.
 """
@@ -21,9 +26,11 @@ from typing import TYPE_CHECKING, cast
 
 from ..application.context import Peer, protocol_log
 from ..application.http import HTTPStream
-from ..protocol.http1 import Head, HTTP1Engine, Stream
+from ..protocol import http1, http2
+from ..protocol.http2_exchange import Exchange
+from ..protocol.http2_head import Head as HTTP2Head
 from ..protocol.websocket import WebSocketEngine
-from ..protocol.wire import Engine
+from ..protocol.wire import Engine, Stream
 from .clock import Clock
 from .peers import address, client_name
 from .taken import tcp_taken
@@ -49,6 +56,13 @@ CLOSE_TIMEOUT = 60.0
 #: looks at whether it has.
 CLOSE_NOTIFY = 30.0
 
+#: HTTP/2 in TLS's negotiation (RFC 9113 section 3.2).
+HTTP2 = "h2"
+
+#: What begins a request, on either version of HTTP.
+Carrier = http1.HTTP1Engine | Exchange
+Head = http1.Head | HTTP2Head
+
 #: SO_LINGER on, for 0 seconds: closing resets the connection.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -57,9 +71,9 @@ class Connection(asyncio.Protocol):
     """Joins a transport to the engine that speaks its protocol."""
 
     __slots__ = (
-        "_closing", "_deadline", "_expired", "_paused", "_server", "_taken",
-        "_taken_at", "_write_deadline", "clock", "data_received", "engine", "filed",
-        "peer", "transport", "writable", "write",
+        "_closing", "_deadline", "_expired", "_first_bytes", "_paused", "_server",
+        "_taken", "_taken_at", "_write_deadline", "clock", "data_received", "engine",
+        "filed", "peer", "transport", "writable", "write",
     )  # fmt: skip
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]
@@ -78,6 +92,8 @@ class Connection(asyncio.Protocol):
         self._taken_at = 0.0
         self._closing = False
         self._paused = False
+        #: What has come of what may become the preface of HTTP/2; None: it cannot.
+        self._first_bytes: bytes | None = b""
         # Some transports take the bound method when they are made, before
         # connection_made; until then there is no engine that could be bound.
         self.data_received = self._first_data
@@ -90,7 +106,14 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         self.peer = _peer_of(self.transport)
         server = self._server
-        engine = HTTP1Engine(
+        server.connections.add(self)
+        tls = self.transport.get_extra_info("ssl_object")
+        if not server.config.http2 or tls is not None:
+            self._first_bytes = None
+        if tls is not None and tls.selected_alpn_protocol() == HTTP2:
+            self._speak_http2()
+            return
+        engine = http1.HTTP1Engine(
             self,
             self._begin,
             self._report,
@@ -99,12 +122,10 @@ class Connection(asyncio.Protocol):
             server.server_line,
         )
         self.engine: Engine = engine
-        self._bind_data_received(engine.receive_data)
-        server.connections.add(self)
+        if self._first_bytes is None:
+            self._bind_data_received(engine.receive_data)
         engine.start_reading()
-        if server.context.draining:
-            # It has shaken hands since.
-            engine.drain()
+        self._join_drain()
 
     def eof_received(self) -> bool:
         if self._closing:
@@ -190,6 +211,9 @@ class Connection(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
+    def soon(self, callback: Callable[[], None], /) -> None:
+        self._server.context.loop.call_soon(callback)
+
     def switch(self, engine: Engine) -> None:
         self.engine = engine
         self._deadline = 0
@@ -213,7 +237,37 @@ class Connection(asyncio.Protocol):
         self.transport.set_protocol(self)
 
     def _first_data(self, data: bytes) -> None:
+        """What comes before the engine is known."""
+        if self._first_bytes is not None:
+            data = self._first_bytes + data
+            if http2.PREFACE.startswith(data[: len(http2.PREFACE)]):
+                self._first_bytes = data
+                if len(data) < len(http2.PREFACE):
+                    return
+                self._speak_http2()
+            else:
+                self._bind_data_received(self.engine.receive_data)
+            self._first_bytes = None
         self.engine.receive_data(data)
+
+    def _speak_http2(self) -> None:
+        server = self._server
+        engine = http2.HTTP2Engine(
+            self,
+            self._begin,
+            self._report,
+            server.config.limits,
+            server.config.timeouts,
+            server.server_line,
+        )
+        self.switch(engine)
+        engine.start_reading()
+        self._join_drain()
+
+    def _join_drain(self) -> None:
+        """A client that shook hands while the server began to drain is told, too."""
+        if self._server.context.draining:
+            self.engine.drain()
 
     # -- What the server asks of us ----------------------------------------------------
 
@@ -226,7 +280,9 @@ class Connection(asyncio.Protocol):
             return False
         # What TLS holds below that buffer only the kernel tells.
         known = tcp_taken(self.transport.get_extra_info("socket"))
-        return known is not None and not known[1]
+        if known is None:
+            return self.clock.seconds < self._taken_at + CLOSE_NOTIFY
+        return not known[1]
 
     def drop(self) -> None:
         """End a closing connection, by a reset if its peer will miss something."""
@@ -239,8 +295,17 @@ class Connection(asyncio.Protocol):
         """Begin nothing new; True when a client was told so that will come again."""
         if self._closing:
             return False
-        self.engine.drain()
-        return isinstance(self.engine, WebSocketEngine)
+        engine = self.engine
+        told = isinstance(engine, WebSocketEngine) or (
+            isinstance(engine, http2.HTTP2Engine) and engine.tunnels > 0
+        )
+        engine.drain()
+        return told
+
+    @property
+    def parting(self) -> bool:
+        """Whether a drained connection of HTTP/2 still has something to do."""
+        return isinstance(self.engine, http2.HTTP2Engine) and self.engine.parting
 
     # -- Time --------------------------------------------------------------------------
 
@@ -310,12 +375,12 @@ class Connection(asyncio.Protocol):
 
     # -- Requests ----------------------------------------------------------------------
 
-    def _begin(self, engine: HTTP1Engine, head: Head) -> Stream:
+    def _begin(self, engine: Carrier, head: Head) -> Stream:
         if head.upgrade == b"websocket":
             return self._server.begin_websocket(self, engine, head)
         return HTTPStream(self._server.context, engine, self.peer, head)
 
-    def _report(self, reason: str, status: int, data: bytes) -> None:
+    def _report(self, reason: str, status: int | None, data: bytes) -> None:
         level = _LEVELS.get(status, logging.INFO)
         if protocol_log.isEnabledFor(level):
             protocol_log.log(
@@ -341,12 +406,18 @@ class RedirectConnection(Connection):
 
     __slots__ = ()
 
-    def _begin(self, engine: HTTP1Engine, head: Head) -> Stream:
+    def _begin(self, engine: Carrier, head: Head) -> Stream:
         return HTTPStream(self._server.redirect_context, engine, self.peer, head)
 
 
-#: How loud a report is. What strangers send wrong is no fault of ours to be woken for.
-_LEVELS = {0: logging.DEBUG, 500: logging.ERROR, 503: logging.WARNING}
+#: How loud a report is, by the status answered with: 0 where nobody was there to be
+#: answered, None where HTTP/2 has means of its own. What strangers send wrong is no
+#: fault of ours to be woken for.
+_LEVELS: dict[int | None, int] = {
+    0: logging.DEBUG,
+    500: logging.ERROR,
+    503: logging.WARNING,
+}
 
 
 def _nothing() -> None:

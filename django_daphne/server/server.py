@@ -27,11 +27,11 @@ from ..application.websocket import WebSocketStream
 from ..binds import Bind, BindKind
 from ..config import Config
 from ..errors import BindError
-from ..protocol.http1 import Head, HTTP1Engine, Stream
 from ..protocol.websocket_handshake import read_handshake
+from ..protocol.wire import Stream
 from .certificates import Certificates
 from .clock import Clock
-from .connection import Connection, RedirectConnection
+from .connection import Carrier, Connection, Head, RedirectConnection
 from .endpoints import Listener, listener_on, open_listeners
 
 #: WebSockets closed in one turn while draining: thousands that reconnect at the same
@@ -54,8 +54,8 @@ LAST_MOMENTS_IN_A_HURRY = 0.25
 RESERVE = 2.0
 
 #: What TLS clients that have been sent everything get to answer the end of their
-#: connections. One that has gone to sleep never does.
-CLOSE_NOTIFY = 5.0
+#: connections. One that keeps its connection for later does not look at it.
+CLOSE_NOTIFY = 2.0
 
 
 class Server:
@@ -189,11 +189,11 @@ class Server:
             end = began + timeouts.graceful
             farewell = end - timeouts.application_close
             cancel = end - min(RESERVE, timeouts.application_close / 5)
-        await self._wait_for_streams(farewell)
+        await self._wait_for_streams(closing, farewell)
         if self.context.streams:
             for stream in tuple(self.context.streams):
                 stream.say_goodbye()
-            await self._wait_for_streams(cancel)
+            await self._wait_for_streams(closing, cancel)
         closing.cancel()
         await self._end_streams()
         await self._end_lifespan(end)
@@ -211,7 +211,7 @@ class Server:
         return RedirectConnection(self)
 
     def begin_websocket(
-        self, connection: Connection, engine: HTTP1Engine, head: Head
+        self, connection: Connection, engine: Carrier, head: Head
     ) -> Stream:
         """Begin a WebSocket from the head of its handshake.
 
@@ -243,10 +243,21 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), seconds)
 
-    async def _wait_for_streams(self, until: float | None) -> None:
-        """Return when no stream is left, at ``until``, or in a hurry."""
+    def _parting(self) -> bool:
+        return any(connection.parting for connection in self.connections)
+
+    async def _wait_for_streams(
+        self, closing: asyncio.Task[None], until: float | None
+    ) -> None:
+        """Return when no stream is left, at ``until``, or in a hurry.
+
+        ``closing`` is what tells the connections, which may bring forth more streams:
+        a client of HTTP/2 is told in two steps.
+        """
         loop = self.context.loop
-        while self.context.streams and not self._hurry.is_set():
+        while not self._hurry.is_set() and (
+            self.context.streams or not closing.done() or self._parting()
+        ):
             left = STREAM_POLL
             if until is not None:
                 left = min(left, until - loop.time())

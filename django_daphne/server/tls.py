@@ -40,7 +40,7 @@ _VERIFICATION = {
 
 def alpn_protocols(config: Config) -> list[str]:
     """What we speak after the handshake (RFC 7301), the best first."""
-    return ["http/1.1"]
+    return ["h2", "http/1.1"] if config.http2 else ["http/1.1"]
 
 
 @dataclass(frozen=True, slots=True)
