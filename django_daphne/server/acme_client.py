@@ -32,7 +32,6 @@ from josepy.util import ComparableECKey
 
 from .. import __version__
 from ..application.context import server_log
-from ..config import ACME
 from .acme_storage import Storage
 from .acme_timing import ASK_AGAIN, Fault, now
 from .self_signed import private_pem
@@ -77,18 +76,18 @@ class Refusal(Exception):
 
 
 class Authority:
-    """The authority of ``acme``, and our account there. Used once.
+    """The authority that ``storage`` is for, and our account there. Used once.
 
     ``stopped`` ends every wait. Methods raise :class:`Refusal`, and OSError where the
     storage fails.
     """
 
-    def __init__(self, acme: ACME, storage: Storage, stopped: threading.Event) -> None:
-        self._acme = acme
+    def __init__(self, storage: Storage, stopped: threading.Event) -> None:
+        self._acme = storage.acme
         self._storage = storage
         self._stopped = stopped
         self._key = JWKEC(key=ComparableECKey(storage.account_key()))
-        self._network = _Network(self._key, acme.ca_bundle)
+        self._network = _Network(self._key, self._acme.ca_bundle)
         self._directory: messages.Directory | None = None
 
     @property
@@ -116,9 +115,9 @@ class Authority:
             if order.status == messages.STATUS_READY:
                 request = messages.CertificateRequest(csr=csr)
                 self._post(order.finalize, request)
-                order = self._wait_while(
-                    url, messages.STATUS_READY, messages.STATUS_PROCESSING
-                )
+            order = self._wait_while(
+                url, messages.STATUS_READY, messages.STATUS_PROCESSING
+            )
             if order.status != messages.STATUS_VALID or order.certificate is None:
                 raise Refusal(Fault.REFUSED, f"the order is {order.status.name}")
             chain: str = self._post(order.certificate, None).text
@@ -220,7 +219,7 @@ class Authority:
             order: messages.Order
             order = messages.Order.from_json(self._post(url, None).json())
             if order.status == messages.STATUS_INVALID:
-                said = "without a word" if order.error is None else _text(order.error)
+                said = "no reason given" if order.error is None else _text(order.error)
                 raise Refusal(Fault.REFUSED, f"the order was refused: {said}")
             if order.status not in statuses:
                 return order
@@ -289,7 +288,9 @@ class Authority:
             raise Refusal(Fault.AWAY, _why_away(error), self._network.told) from None
         except messages.Error as error:
             fault = _fault_of(error, self._network.status)
-            raise Refusal(fault, _text(error), self._network.told) from None
+            # What is JSON and no problem document comes as an error without a word.
+            said = _text(error) if _says_something(error) else self._status_told()
+            raise Refusal(fault, said, self._network.told) from None
         except Exception as error:
             # A directory without the entries that it must have, an answer that is no
             # JSON, or JSON of another shape: the library lets each show in its own way.
@@ -300,11 +301,15 @@ class Authority:
                 fault = Fault.LIMITED
             elif status is None or status >= 500:
                 fault = Fault.AWAY
-            said = f"{type(error).__name__}: {error}" if str(error) else "no reason"
             if status is not None and status >= 400:
-                said = f"HTTP status {status}"
-            reason = f"the answer of the authority makes no sense ({said})"
-            raise Refusal(fault, reason, self._network.told) from None
+                said = self._status_told()
+            else:
+                kind = type(error).__name__
+                said = f"the answer of the authority makes no sense ({kind}: {error})"
+            raise Refusal(fault, said, self._network.told) from None
+
+    def _status_told(self) -> str:
+        return f"the authority answers with HTTP status {self._network.status}"
 
 
 class _Network(client.ClientNetwork):
@@ -394,9 +399,13 @@ def _fault_of(error: messages.Error, status: int | None) -> Fault:
     return Fault.REFUSED
 
 
+def _says_something(error: messages.Error) -> bool:
+    return bool(error.detail or error.title or error.description)
+
+
 def _text(error: messages.Error) -> str:
     """What the authority says, and of which name."""
-    said = str(error.detail or error.title or error.description or "without a word")
+    said = str(error.detail or error.title or error.description or "no reason given")
     kind = str(error.typ).rpartition(":")[2]
     text = f"{said} ({kind})"
     if error.identifier is not None:

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,7 +45,7 @@ from .tls import Leaf
 LOOK = 30.0
 
 #: Seconds from the end of an attempt to the next look: what another process is doing
-#: just now, or a storage that cannot be written to, must not have us go round and round.
+#: just now must not have us go round and round.
 PAUSE = 2.0
 
 _UNFINISHED = "the server died before the authority had answered"
@@ -56,15 +57,12 @@ class Renewal:
     ``show`` is called on the loop when another certificate may be there to be shown.
     """
 
-    def __init__(
-        self, acme: ACME, storage: Storage, show: Callable[[Leaf], None]
-    ) -> None:
-        self._acme = acme
+    def __init__(self, storage: Storage, show: Callable[[Leaf], None]) -> None:
         self._storage = storage
         self._show = show
         self._timer: asyncio.TimerHandle | None = None
         self._working = False
-        self._stopped = threading.Event()
+        self._course = Course()
         #: What could not be done with the storage, as it was logged last.
         self._complaint = ""
 
@@ -74,27 +72,25 @@ class Renewal:
 
     def stop(self) -> None:
         """Begin nothing new; an attempt under way is given up, and not waited for."""
-        self._stopped.set()
+        self._course.stopped.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._working:
-            # The thread may not live to say so itself.
+        if self._course.ordering.is_set():
+            # The thread may not live to do so itself.
             with contextlib.suppress(OSError):
                 _give_up(self._storage)
 
     def try_now(self) -> None:
         """Wait no longer, unless it is the authority that has asked for it."""
-        if self._working or self._stopped.is_set():
+        if self._working or self._course.stopped.is_set():
             return
         try:
             with self._storage.lock() as held:
                 status = self._storage.status()
                 if held and not status.told_to_wait:
                     self._storage.save_status(
-                        dataclasses.replace(
-                            status, next_attempt=None, unfinished=None
-                        )
+                        dataclasses.replace(status, next_attempt=None, unfinished=None)
                     )
         except OSError as error:
             self._complain(error)
@@ -104,7 +100,7 @@ class Renewal:
 
     def _look(self) -> None:
         self._timer = None
-        if self._stopped.is_set():
+        if self._course.stopped.is_set():
             return
         wait = LOOK
         try:
@@ -127,7 +123,7 @@ class Renewal:
     def _work(self) -> None:
         failure: OSError | None = None
         try:
-            tend(self._acme, self._storage, self._stopped)
+            tend(self._storage, self._course)
         except OSError as error:
             failure = error
         except Exception:
@@ -139,7 +135,7 @@ class Renewal:
 
     def _worked(self, failure: OSError | None) -> None:
         self._working = False
-        if self._stopped.is_set():
+        if self._course.stopped.is_set():
             return
         if failure is None:
             self._complaint = ""
@@ -153,7 +149,7 @@ class Renewal:
         self._timer = self._loop.call_later(wait, self._look)
 
     def _complain(self, error: OSError) -> None:
-        complaint = f"{self._acme.storage} cannot be used: {error}"
+        complaint = f"{self._storage.path} cannot be used: {error}"
         if complaint != self._complaint:
             self._complaint = complaint
             server_log.error("ACME: %s; tried again every %g s", complaint, LOOK)
@@ -167,7 +163,17 @@ def usable_leaf(storage: Storage) -> Leaf | None:
         return None
 
 
-def tend(acme: ACME, storage: Storage, stopped: threading.Event) -> None:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a thread and the loop tell each other."""
+
+    #: The server stops: nothing that is begun need be ended.
+    stopped: threading.Event = field(default_factory=threading.Event)
+    #: It is by us that a certificate is ordered just now.
+    ordering: threading.Event = field(default_factory=threading.Event)
+
+
+def tend(storage: Storage, course: Course) -> None:
     """Do what is due about the certificate, if it is ours to do; this blocks.
 
     :raises OSError: when the storage fails.
@@ -182,18 +188,13 @@ def tend(acme: ACME, storage: Storage, stopped: threading.Event) -> None:
         leaf, status = usable_leaf(storage), storage.status()
         plan = make_plan(leaf, status, now())
         if plan.order <= now():
-            _order(acme, storage, leaf, status, stopped)
+            _order(storage, leaf, status, course)
         elif leaf is not None and plan.ask is not None and plan.ask <= now():
-            _ask(acme, storage, leaf, status, stopped)
+            _ask(storage, leaf, status, course)
 
 
-def _order(
-    acme: ACME,
-    storage: Storage,
-    leaf: Leaf | None,
-    before: Status,
-    stopped: threading.Event,
-) -> None:
+def _order(storage: Storage, leaf: Leaf | None, before: Status, course: Course) -> None:
+    acme = storage.acme
     names = ", ".join(acme.domains)
     server_log.info(
         "ACME: ordering a certificate for %s from %s", names, acme.directory_url
@@ -203,12 +204,13 @@ def _order(
     if before.unfinished is not None:
         before = _failed(storage, before, Refusal(Fault.REFUSED, _UNFINISHED))
     doubt = now() + wait_after(Fault.REFUSED, before.failures + 1)
-    storage.save_status(dataclasses.replace(before, unfinished=doubt))
+    course.ordering.set()
     try:
-        pem = Authority(acme, storage, stopped).order(leaf)
+        storage.save_status(dataclasses.replace(before, unfinished=doubt))
+        pem = Authority(storage, course.stopped).order(leaf)
         storage.save_certificate(pem)
     except (Stopped, Refusal, TLSError, OSError) as error:
-        if stopped.is_set() or isinstance(error, Stopped):
+        if course.stopped.is_set() or isinstance(error, Stopped):
             _give_up(storage)
             return
         if isinstance(error, TLSError):
@@ -227,6 +229,7 @@ def _order(
         )
         return
     finally:
+        course.ordering.clear()
         storage.tidy()
     storage.save_status(Status(issued=now()))
     leaf = usable_leaf(storage)
@@ -257,19 +260,13 @@ def _failed(storage: Storage, before: Status, error: Refusal) -> Status:
     )
 
 
-def _ask(
-    acme: ACME,
-    storage: Storage,
-    leaf: Leaf,
-    status: Status,
-    stopped: threading.Event,
-) -> None:
+def _ask(storage: Storage, leaf: Leaf, status: Status, course: Course) -> None:
     suggested, again = None, ASK_AGAIN
     if status.suggested_for == mark_of(leaf):
         # It stands until something else is said.
         suggested = status.suggested
     try:
-        window, again = Authority(acme, storage, stopped).renewal_window(leaf)
+        window, again = Authority(storage, course.stopped).renewal_window(leaf)
     except Stopped:
         return
     except Refusal as error:

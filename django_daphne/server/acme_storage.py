@@ -118,7 +118,7 @@ class Storage:
         self._account = self._accounts / f"{_name(host, directory)}.json"
         name = _name(acme.domains[0], directory, *sorted(acme.domains))
         self.certificate = self._certificates / f"{name}.pem"
-        self._status = self._certificates / f"{name}.json"
+        self.certificate_status = self._certificates / f"{name}.json"
 
     # -- The folder --------------------------------------------------------------------
 
@@ -207,11 +207,13 @@ class Storage:
     def status(self) -> Status:
         """How things stand; as at the beginning where that cannot be read."""
         try:
-            status = Status.from_json(self._status.read_text("utf-8"))
+            status = Status.from_json(self.certificate_status.read_text("utf-8"))
         except FileNotFoundError:
             return Status()
         except (OSError, ValueError, TypeError) as error:
-            server_log.warning("ACME: %s is of no use: %s", self._status, error)
+            server_log.warning(
+                "ACME: %s is of no use: %s", self.certificate_status, error
+            )
             return Status()
         if status.tried_with != self.tried_with and not status.told_to_wait:
             status = dataclasses.replace(status, next_attempt=None)
@@ -223,7 +225,7 @@ class Storage:
         return f"{self.acme.email or ''} {self.acme.ca_bundle or ''}"
 
     def save_status(self, status: Status) -> None:
-        _replace(self._status, status.to_json().encode())
+        _replace(self.certificate_status, status.to_json().encode())
 
     # -- The account -------------------------------------------------------------------
 
