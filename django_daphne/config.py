@@ -293,7 +293,7 @@ class CertificateFiles:
     """A certificate, with what it needs to be believed, and its key; PEM files."""
 
     #: The certificate itself first, the intermediate ones after it.
-    certificate: str = setting(None, path)
+    certificate: str = setting(None, path_or_none)
     #: None: in the certificate's file.
     private_key: str | None = setting(None, path_or_none)
 
@@ -777,7 +777,7 @@ def _cross_check_challenges(config: Config, problems: list[Problem]) -> None:
                 "TLS.ACME",
                 f"{spell('TLS.ACME')}: every bind has TLS, and the authority asks on "
                 f"port 80, by plain HTTP.",
-                "Set REDIRECT_BIND, to ['0.0.0.0:80'] for one.",
+                "Set REDIRECT_BIND, such as ['0.0.0.0:80'].",
             )
         )
 

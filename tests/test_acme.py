@@ -40,6 +40,9 @@ OTHER = "example.org"
 NOBODY = "127.0.0.2"
 STRANGER = "127.0.0.3"
 
+#: The name of the thread that speaks with the authority.
+WORKER = "django-daphne-acme"
+
 CHALLENGE = "/.well-known/acme-challenge/"
 
 
@@ -176,11 +179,15 @@ class AcmeTestCase(unittest.TestCase):
         # The server closes what it is given.
         return f"fd:{os.dup(self.socket.fileno())}"
 
-    def serve(
-        self, *domains: str, **values: Any
-    ) -> contextlib.AbstractContextManager[Serving]:
+    @contextlib.contextmanager
+    def serve(self, *domains: str, **values: Any) -> Iterator[Serving]:
         hooks = Hooks(allowed_host=lambda host: True)
-        return serving(echo, self.settings(*domains, **values), hooks=hooks)
+        with serving(echo, self.settings(*domains, **values), hooks=hooks) as server:
+            yield server
+        # The server does not wait for it, and the next is not to be taken for it.
+        for thread in threading.enumerate():
+            if thread.name == WORKER:
+                thread.join(PATIENCE)
 
     def storage(self, *domains: str, **values: Any) -> Storage:
         acme = build_config(
@@ -229,6 +236,14 @@ class AcmeTestCase(unittest.TestCase):
                 certificate = certificate_of(client)
         self.assertEqual(names_in(certificate), set(names or (NAME,)))
         return certificate
+
+    def assert_idle(self) -> None:
+        """Nobody is asked anything by a server that has just started.
+
+        What is due is begun before the first connection is accepted.
+        """
+        names = [thread.name for thread in threading.enumerate()]
+        self.assertNotIn(WORKER, names)
 
     def wait_for_certificate(self) -> None:
         self.log.expect("INFO ACME: a certificate for .* was issued")
@@ -344,7 +359,13 @@ class IssuanceTests(AcmeTestCase):
         # The order of the names, and a way back, cost nothing.
         for domains in ((OTHER, NAME), (NAME,)):
             with self.serve(*domains) as server:
-                self.assert_issued(server, *domains)
+                self.assertEqual(
+                    names_in(self.assert_issued(server, *domains)), set(domains)
+                )
+            plan = acme_timing.make_plan(
+                self.storage(*domains).leaf(), Status(), datetime.now(UTC)
+            )
+            self.assertGreater(plan.order, datetime.now(UTC) + timedelta(days=1))
         self.assertEqual(self.gate.orders, 2)
 
     def test_another_directory(self) -> None:
@@ -363,7 +384,7 @@ class IssuanceTests(AcmeTestCase):
         settings = self.settings()
         settings["BIND"] = [f"{HOST}:0", *settings.pop("REDIRECT_BIND")]
         held = Held(self.gate, "/finalize-order/")
-        with serving(echo, settings) as server:
+        with serving(echo, settings):
             with held.back():
                 [path] = (self.folder / "challenges").iterdir()
                 with Client(HOST, self.port) as client:
@@ -505,14 +526,9 @@ class FailureTests(AcmeTestCase):
         asked = len(self.gate.paths)
         for values in ({}, {}, {"EMAIL": "new@example.org"}):
             with self.serve(**values) as server:
-                # What is due is begun before the first connection is accepted.
                 self.assert_temporary(server)
                 self.assert_idle()
         self.assertEqual(len(self.gate.paths), asked)
-
-    def assert_idle(self) -> None:
-        names = [thread.name for thread in threading.enumerate()]
-        self.assertNotIn("django-daphne-acme", names)
 
     def test_a_failure_waits_across_a_restart(self) -> None:
         self.gate.open()

@@ -27,7 +27,7 @@ from ..application.context import server_log
 from ..config import ACME
 from ..errors import TLSError
 from .acme_client import Authority, Refusal, Stopped
-from .acme_storage import Status, Storage, names_of
+from .acme_storage import Status, Storage
 from .acme_timing import (
     ASK_AGAIN,
     ASK_LATEST,
@@ -308,19 +308,24 @@ def report(acme: ACME) -> dict[str, Any]:
     except OSError as error:
         fault = error.strerror
     plan = make_plan(leaf, status, now())
-    stored: dict[str, str] = {}
-    if leaf is not None:
-        certificate = x509.load_pem_x509_certificate(leaf.pem.encode())
-        stored = {
-            "FILE": str(storage.certificate),
-            "DOMAINS": ", ".join(sorted(names_of(leaf))),
-            "ISSUER": certificate.issuer.rfc4514_string(),
-            "EXPIRES": leaf.expires.isoformat(),
-        }
-    return {
-        "CERTIFICATE": stored or None,
-        "NEXT_RENEWAL": plan.order.isoformat(timespec="seconds"),
+    described: dict[str, Any] = {
+        "DOMAINS": list(acme.domains),
+        "DIRECTORY_URL": acme.directory_url,
+        "CERTIFICATE": None,
+        "ISSUER": None,
+        "EXPIRES": None,
+        "NEXT_RENEWAL": _spell(plan.order),
         "FAILURES": status.failures,
         "LAST_ERROR": fault or status.error or None,
-        "LAST_FAILURE": status.failed and status.failed.isoformat(timespec="seconds"),
+        "LAST_FAILURE": _spell(status.failed),
     }
+    if leaf is not None:
+        certificate = x509.load_pem_x509_certificate(leaf.pem.encode())
+        described["CERTIFICATE"] = str(storage.certificate)
+        described["ISSUER"] = certificate.issuer.rfc4514_string()
+        described["EXPIRES"] = _spell(leaf.expires)
+    return described
+
+
+def _spell(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds")

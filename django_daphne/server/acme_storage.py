@@ -116,7 +116,8 @@ class Storage:
         directory = acme.directory_url
         host = directory.partition("://")[2].partition("/")[0].partition(":")[0]
         self._account = self._accounts / f"{_name(host, directory)}.json"
-        name = _name(acme.domains[0], directory, *sorted(acme.domains))
+        domains = sorted(acme.domains)
+        name = _name(domains[0], directory, *domains)
         self.certificate = self._certificates / f"{name}.pem"
         self.certificate_status = self._certificates / f"{name}.json"
 
@@ -222,7 +223,7 @@ class Storage:
     @property
     def tried_with(self) -> str:
         """Those settings that an attempt may fail for, and that name no file here."""
-        return f"{self.acme.email or ''} {self.acme.ca_bundle or ''}"
+        return " ".join(filter(None, (self.acme.email, self.acme.ca_bundle)))
 
     def save_status(self, status: Status) -> None:
         _replace(self.certificate_status, status.to_json().encode())

@@ -125,7 +125,7 @@ class Command(BaseCommand):
         if config.tls is not None and config.tls.acme is not None:
             from django_daphne.server.acme_renewal import report
 
-            described["TLS"]["ACME"]["STATUS"] = report(config.tls.acme)
+            described["AUTOMATIC_CERTIFICATE"] = report(config.tls.acme)
         described |= {
             "ASGI_APPLICATION": getattr(settings, "ASGI_APPLICATION", None),
             "APPLICATION": f"{named.__module__}.{named.__qualname__}",
