@@ -216,8 +216,9 @@ class Gate:
         self.instead: Callable[[str], Answer | None] = lambda path: None
         self.afterwards: Callable[[str, Answer], Answer] = lambda path, answer: answer
         self.paths: list[str] = []
-        #: What was signed and sent to each of them.
-        self.payloads: list[str] = []
+        #: The path, and what was signed and sent to it, of what was not refused: one
+        #: message comes again when its nonce was.
+        self.accepted: list[tuple[str, str]] = []
         self._server: ThreadingHTTPServer | None = None
         self._socket = socket.socket()
         self._socket.bind((HOST, 0))
@@ -230,7 +231,15 @@ class Gate:
     @property
     def orders(self) -> int:
         """How many certificates were asked for."""
-        return sum(path.startswith("/order-plz") for path in self.paths)
+        return len(self.payloads("/order-plz"))
+
+    def payloads(self, path: str) -> list[Any]:
+        """What was sent, and accepted, at paths that begin so."""
+        return [
+            json.loads(text)
+            for asked, text in self.accepted
+            if asked.startswith(path) and text
+        ]
 
     def open(self) -> Gate:
         """Listen; before, connections are refused."""
@@ -243,11 +252,12 @@ class Gate:
                 length = int(self.headers.get("Content-Length", 0))
                 body = self.rfile.read(length)
                 gate.paths.append(self.path)
-                gate.payloads.append(_payload(body))
                 answer = gate.instead(self.path)
                 if answer is None:
                     answer = gate.ask(self, body)
                     answer = gate.afterwards(self.path, answer)
+                if answer.status < 400:
+                    gate.accepted.append((self.path, _payload(body)))
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
