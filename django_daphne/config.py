@@ -259,6 +259,13 @@ class Limits:
     #: Fields in a header section.
     header_count: int = setting(100, size)
     body_bytes: int | None = setting(None, size_or_none)
+    #: Connections open at once; those beyond are answered 503.
+    connections: int | None = setting(None, size_or_none)
+    #: Requests and WebSockets in the application at once; those beyond get 503.
+    concurrency: int | None = setting(None, size_or_none)
+    #: Bytes a second of a request's body, and of what a client takes of a response,
+    #: averaged over each ``body`` and ``write`` timeout. Slower than any modem.
+    minimum_rate: int | None = setting(240, size_or_none)
     #: Streams that a client may have open at once on one HTTP/2 connection.
     streams: int = setting(100, size)
     #: Connections the kernel completes before we accept them.
@@ -393,7 +400,6 @@ _SECTIONS: dict[str, type] = {
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
     "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
-    "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
 }
 
 

@@ -361,7 +361,11 @@ class HTTPTests(unittest.TestCase):
                 self.assertTrue(client.ended())
 
     def test_a_body_that_keeps_coming(self) -> None:
-        with self.timed(BODY=1.5) as server, server.connect() as client:
+        timeouts, limits = {"BODY": 1.5}, {"MINIMUM_RATE": None}
+        with (
+            self.serve(settings={"TIMEOUTS": timeouts, "LIMITS": limits}) as server,
+            server.connect() as client,
+        ):
             client.request("/", "POST", "Content-Length: 8")
             for _ in range(8):
                 time.sleep(0.3)

@@ -59,12 +59,15 @@ class Listener(abc.ABC):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        handshakes: int | None = None,
     ) -> None:
         """Listen, and give each accepted connection a new protocol.
 
         ``handshake_timeout`` bounds a TLS handshake and the silence before it,
         ``first_data_timeout`` the silence of a connection that is not announced before
         its first byte (Twisted's endpoints only); in seconds, None waits for ever.
+        ``handshakes`` is how many TLS handshakes may be under way at once before new
+        connections are left in the backlog (not with Twisted's TLS).
 
         :raises BindError: when another took the address since it was bound. The
             listener is closed then.
@@ -193,6 +196,7 @@ class SocketListener(Listener):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        handshakes: int | None = None,
     ) -> None:
         if self._file is not None and not self._file.is_ours():
             self.stop_accepting()
@@ -204,23 +208,30 @@ class SocketListener(Listener):
         except OSError as error:
             self.stop_accepting()
             raise explain(self.bind, error) from None
-        await self.serve(make_protocol, handshake_timeout)
+        await self.serve(make_protocol, handshake_timeout, handshakes)
 
     async def serve(
-        self, make_protocol: MakeProtocol, handshake_timeout: float | None
+        self,
+        make_protocol: MakeProtocol,
+        handshake_timeout: float | None,
+        handshakes: int | None,
     ) -> None:
         """Accept on the sockets, which listen by now."""
         await self.accept_by_loop(make_protocol)
 
     async def accept_by_loop(self, make_protocol: MakeProtocol, **options: Any) -> None:
         loop = asyncio.get_running_loop()
+        # asyncio tries to accept as many in one turn, and logs a traceback for each
+        # attempt that fails: thousands a second when descriptors run out.
+        at_once = 1 if isinstance(loop, asyncio.BaseEventLoop) else self._backlog
         for sock in self.sockets:
             self._servers.append(
                 # Both loops take Unix sockets here too, and remove no file then.
                 await loop.create_server(
-                    make_protocol, sock=sock, backlog=self._backlog, **options
+                    make_protocol, sock=sock, backlog=at_once, **options
                 )
             )
+            sock.listen(self._backlog)
 
     def stop_accepting(self) -> None:
         if self._file is not None:
