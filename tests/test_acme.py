@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -366,6 +367,40 @@ class IssuanceTests(AcmeTestCase):
             )
             self.assertGreater(plan.order, datetime.now(UTC) + timedelta(days=1))
         self.assertEqual(self.gate.orders, 2)
+
+    def test_files_for_other_names(self) -> None:
+        self.gate.open()
+        other = self.stranger.issue("files.example")
+        settings = self.settings()
+        settings["TLS"]["SNI"] = {
+            "files.example": self.pebble.files.tls("other", other),
+        }
+        with serving(echo, settings) as server:
+            self.wait_for_certificate()
+            self.assert_issued(server)
+            context = self.context(self.stranger.pem)
+            with self.connect(server, "files.example", context) as client:
+                self.assertEqual(certificate_of(client), other.certificate)
+
+    def test_over_http2(self) -> None:
+        self.gate.open()
+        with self.serve() as server:
+            self.wait_for_certificate()
+            context = self.context()
+            context.set_alpn_protocols(["h2"])
+            with self.connect(server, context=context) as client:
+                assert isinstance(client.socket, ssl.SSLSocket)
+                self.assertEqual(client.socket.selected_alpn_protocol(), "h2")
+
+    def test_a_storage_that_is_removed(self) -> None:
+        self.gate.open()
+        self.patch(acme_renewal, LOOK=0.5)
+        with self.serve() as server:
+            self.wait_for_certificate()
+            first = self.assert_issued(server)
+            shutil.rmtree(self.folder)
+            self.wait_for_certificate()
+            self.assertNotEqual(self.assert_issued(server), first)
 
     def test_another_directory(self) -> None:
         self.gate.open()

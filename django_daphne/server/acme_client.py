@@ -137,7 +137,9 @@ class Authority:
         email = self._acme.email
         contact = () if email is None else (f"mailto:{email}",)
         # To have set ACME is to agree to its terms.
-        wanted = messages.NewRegistration(contact=contact, terms_of_service_agreed=True)
+        wanted = messages.NewRegistration(terms_of_service_agreed=True)
+        if contact:
+            wanted = wanted.update(contact=contact)
         try:
             library.new_account(wanted)
             if meta.terms_of_service:

@@ -178,10 +178,10 @@ def tend(storage: Storage, course: Course) -> None:
 
     :raises OSError: when the storage fails.
     """
+    storage.prepare()
     with storage.lock() as held:
         if not held:
             return
-        storage.prepare()
         storage.tidy()
         storage.close_to_others()
         # Since we looked, another process may have done it.
