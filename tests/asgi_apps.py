@@ -111,6 +111,7 @@ async def _report(receive: Receive, send: Send) -> None:
     """A long download that its framework gives up when the client has gone."""
     await start(send, 200, [(b"content-type", b"text/csv")])
     await body(send, b"first line\n", True)
+    say("report began")
     await until_disconnect(receive)
     raise asyncio.CancelledError
 

@@ -189,12 +189,12 @@ class Clients(unittest.TestCase):
 
     def test_a_slow_client_that_is_fast_enough(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await respond(send, bytes(3_000_000))
+            await respond(send, bytes(20_000_000))
 
-        server = self.serve(app, 1000, WRITE=0.5)
+        server = self.serve(app, 1000, WRITE=4)
         client = self.connect(server, receive_buffer=65536)
         client.request()
-        left = 3_000_000
+        left = 20_000_000
         client.read_until(b"\r\n\r\n")
         while left:
             time.sleep(0.02)
