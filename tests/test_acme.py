@@ -847,17 +847,13 @@ class ShortLivedTests(AcmeTestCase):
 class StopTests(AcmeTestCase):
     """In a process of its own, stopped while the authority thinks."""
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        super().setUpClass()
-        # From here on it is the processes'.
-        cls.socket.close()
-
-    def plain_bind(self) -> str:
-        return f"tcp:{self.port}:interface={HOST}"
-
     def start(self) -> Process:
-        return Process("tests.asgi_apps:hello", self.settings())
+        # The port stays ours: another program could take it between two processes.
+        return Process(
+            "tests.asgi_apps:hello",
+            {**self.settings(), "REDIRECT_BIND": [f"fd:{self.socket.fileno()}"]},
+            inherited=[self.socket.fileno()],
+        )
 
     def test_a_stop_in_the_middle_of_an_order(self) -> None:
         self.gate.open()

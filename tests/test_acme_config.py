@@ -221,7 +221,11 @@ class MachineTests(SimpleTestCase):
 
     def deployed(self, **values: Any) -> list[CheckMessage]:
         tls = {"ACME": {**self.acme, **values}}
-        settings = {"TLS": tls, "BIND": [":443"], **PLAIN}
+        settings = {
+            "TLS": tls,
+            "BIND": [f"{HOST}:0"],
+            "REDIRECT_BIND": [f"tcp:0:interface={HOST}"],
+        }
         with override_settings(DJANGO_DAPHNE=settings):
             self.assertEqual(run(), [], "only check --deploy looks at files")
             return run(deploy=True)
@@ -324,7 +328,11 @@ class MachineTests(SimpleTestCase):
 
     def test_migrate_is_not_hindered(self) -> None:
         acme = {**self.acme, "STORAGE": "/dev/null/acme", "CA_BUNDLE": "/nowhere"}
-        settings = {"TLS": {"ACME": acme}, "BIND": [":443"], **PLAIN}
+        settings = {
+            "TLS": {"ACME": acme},
+            "BIND": [f"{HOST}:0"],
+            "REDIRECT_BIND": [f"tcp:0:interface={HOST}"],
+        }
         with override_settings(DJANGO_DAPHNE=settings):
             call_command("check")
 
