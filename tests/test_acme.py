@@ -29,7 +29,7 @@ from django_daphne.server.acme_certificate import TEMPORARY
 from django_daphne.server.acme_storage import Status, Storage
 
 from .acme_authority import HOST, PATIENCE, Answer, Gate, Pebble
-from .asgi_apps import Receive, Scope, Send, respond
+from .asgi_apps import Receive, Scope, Send, respond, until_disconnect
 from .certificates import Issued, authority
 from .services import require
 from .serving import Client, Process, Serving, serving
@@ -281,7 +281,8 @@ class IssuanceTests(AcmeTestCase):
             with held.back():
                 self.assert_temporary(server)
                 self.log.expect("WARNING ACME: there is no certificate for .* yet")
-                self.assertEqual(server.connect().get().status, 400)
+                with server.connect() as plain:
+                    self.assertEqual(plain.get().status, 400)
             self.wait_for_certificate()
             self.assertTrue(
                 any("was issued, which expires at" in line for line in self.log.seen)
@@ -381,6 +382,28 @@ class IssuanceTests(AcmeTestCase):
             context = self.context(self.stranger.pem)
             with self.connect(server, "files.example", context) as client:
                 self.assertEqual(certificate_of(client), other.certificate)
+
+    def test_while_the_application_has_enough_to_do(self) -> None:
+        self.gate.open()
+        entered = threading.Event()
+
+        async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+            entered.set()
+            await until_disconnect(receive)
+
+        settings = {**self.settings(), "LIMITS": {"CONCURRENCY": 1}}
+        hooks = Hooks(allowed_host=lambda host: True)
+        held = Held(self.gate, "/order-plz")
+        unsafe = self.context()
+        unsafe.check_hostname, unsafe.verify_mode = False, ssl.CERT_NONE
+        with serving(busy, settings, hooks=hooks) as server:
+            with self.connect(server, context=unsafe) as client:
+                with held.back():
+                    client.request()
+                    self.assertTrue(entered.wait(PATIENCE))
+                self.wait_for_certificate()
+                with Client(HOST, self.port) as plain:
+                    self.assertEqual(plain.get().status, 308)
 
     def test_over_http2(self) -> None:
         self.gate.open()
@@ -487,6 +510,14 @@ class FailureTests(AcmeTestCase):
             self.wait_for_certificate()
             self.assert_issued(server)
         self.assertEqual(self.storage().status().failures, 0)
+
+    def test_an_authority_that_says_nothing(self) -> None:
+        self.patch(acme_client, REQUEST_TIMEOUT=1)
+        self.gate.open()
+        held = Held(self.gate, "/dir")
+        with self.serve():
+            with held.back():
+                self.log.expect("ERROR .* the authority gave no answer within 1 s. ")
 
     def test_an_authority_that_nobody_vouches_for(self) -> None:
         self.gate.open()

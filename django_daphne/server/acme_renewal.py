@@ -89,9 +89,10 @@ class Renewal:
             with self._storage.lock() as held:
                 status = self._storage.status()
                 if held and not status.told_to_wait:
-                    self._storage.save_status(
-                        dataclasses.replace(status, next_attempt=None, unfinished=None)
+                    status = dataclasses.replace(
+                        status, next_attempt=None, unfinished=None
                     )
+                    self._storage.save_status(status, durable=False)
         except OSError as error:
             self._complain(error)
         if self._timer is not None:
@@ -243,7 +244,8 @@ def _order(storage: Storage, leaf: Leaf | None, before: Status, course: Course) 
 
 def _give_up(storage: Storage) -> None:
     """Forget that an attempt was begun: to stop a server is no mistake of anybody's."""
-    storage.save_status(dataclasses.replace(storage.status(), unfinished=None))
+    status = dataclasses.replace(storage.status(), unfinished=None)
+    storage.save_status(status, durable=False)
 
 
 def _failed(storage: Storage, before: Status, error: Refusal) -> Status:

@@ -225,8 +225,10 @@ class Storage:
         """Those settings that an attempt may fail for, and that name no file here."""
         return " ".join(filter(None, (self.acme.email, self.acme.ca_bundle)))
 
-    def save_status(self, status: Status) -> None:
-        _replace(self.certificate_status, status.to_json().encode())
+    def save_status(self, status: Status, *, durable: bool = True) -> None:
+        """``durable`` waits for the disk, which no event loop should."""
+        data = status.to_json().encode()
+        _replace(self.certificate_status, data, durable=durable)
 
     # -- The account -------------------------------------------------------------------
 
@@ -338,11 +340,16 @@ def _name(readable: str, *meant: str) -> str:
 
 
 def _replace(
-    path: Path, data: bytes, examine: Callable[[Path], object] | None = None
+    path: Path,
+    data: bytes,
+    examine: Callable[[Path], object] | None = None,
+    *,
+    durable: bool = True,
 ) -> None:
-    """Put ``data`` in the place of ``path``, for this user's eyes only, for good.
+    """Put ``data`` in the place of ``path``, for this user's eyes only.
 
-    Not if ``examine`` raises an error for what has been written.
+    Not if ``examine`` raises an error for what has been written. ``durable``: whatever
+    becomes of the machine, one of the two is there afterwards.
     """
     # mkstemp() makes files of mode 0600.
     descriptor, draft = tempfile.mkstemp(prefix=_DRAFT, dir=path.parent)
@@ -350,7 +357,8 @@ def _replace(
         with open(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if examine is not None:
             examine(Path(draft))
         os.replace(draft, path)
@@ -358,7 +366,7 @@ def _replace(
         with contextlib.suppress(OSError):
             os.unlink(draft)
         raise
-    if os.name == "posix":
+    if durable and os.name == "posix":
         # The name is on the disk only when its folder is.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
