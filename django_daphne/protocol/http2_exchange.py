@@ -108,7 +108,7 @@ class Exchange:
     # -- A WebSocket
     _tunnel: Tunnel | None = None
     #: What came before the WebSocket was accepted.
-    _early: list[bytes] | None = None
+    _early: bytearray | None = None
 
     def __init__(self, engine: HTTP2Engine, id: int) -> None:
         self.engine = engine
@@ -224,6 +224,7 @@ class Exchange:
             limit = self.engine.limits.body_bytes
             if limit is not None and self._body_read > limit:
                 self.fail(ProtocolError("the request body is over its limit", 413))
+                self.engine.charge_reset()
                 return
             self._unread += size
             assert self.stream is not None
@@ -247,6 +248,7 @@ class Exchange:
         self.engine.reset(self, PROTOCOL_ERROR)
         if stream is not None:
             stream.reset(reason)
+        self.engine.charge_reset()
 
     def _end_request(self) -> None:
         self.ended = True
@@ -475,7 +477,7 @@ class Exchange:
         size = len(data)
         if not self._unsent:
             if not size or (size <= engine.room() and size <= engine.window(self.id)):
-                engine.send_data(self.id, data, end)
+                engine.send_data(self.id, data, end, self._refused)
                 if end:
                     self._ended_response()
                 return
@@ -520,7 +522,7 @@ class Exchange:
         else:
             self._unsent = self._write_due = None
             engine.schedule.discard(self)
-            engine.send_data(self.id, data, self._ending)
+            engine.send_data(self.id, data, self._ending, self._refused)
         if not self.writable and self._unsent_size <= SEND_LOW_WATER:
             self.writable = True
             engine.woken.append(self)
@@ -648,19 +650,18 @@ class Exchange:
         tunnel = self._tunnel = Tunnel(self)
         tunnel.engine = make_engine(tunnel)
         early, self._early = self._early, None
-        for data in early or ():
-            self._unread -= len(data)
-            tunnel.receive(data, False)
+        if early:
+            self._unread -= len(early)
+            tunnel.receive(bytes(early), False)
         if self.ended and self._response != _GONE:
             tunnel.receive(b"", True)
 
     def _receive_early(self, data: bytes, ended: bool) -> None:
         """The client begins before it is told that it may."""
         if self._early is None:
-            self._early = []
-        if data:
-            self._unread += len(data)
-            self._early.append(data)
+            self._early = bytearray()
+        self._unread += len(data)
+        self._early += data
         if ended:
             self.ended = True
 
