@@ -223,6 +223,7 @@ class Streams(unittest.TestCase):
         streams = [conversation.ask() for _ in range(3)]
         for stream in streams:
             stream.engine.start(200, [], bytes(100_000), True)
+        conversation.hear()
         conversation.wire.wait(59)
         self.assertEqual(conversation.peer.goaways(), [])
         conversation.wire.wait(2)
