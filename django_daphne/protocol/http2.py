@@ -69,6 +69,7 @@ from .http2_patience import (
     SERVED,
     Patience,
 )
+from .pace import Pace
 from .priority import Priority, Schedule, read_priority
 from .wire import Stream, Wire
 
@@ -257,8 +258,8 @@ class HTTP2Engine:
         "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
         "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
         "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
-        "_settled", "begin", "exchanges", "limits", "report", "schedule", "server",
-        "timeouts", "wire", "woken",
+        "_sent", "_settled", "_window_due", "_window_pace", "begin", "exchanges",
+        "limits", "report", "schedule", "server", "timeouts", "wire", "woken",
     )  # fmt: skip
 
     http_version = "2"
@@ -306,6 +307,11 @@ class HTTP2Engine:
         }
         self._preface_left = PREFACE
         self._settled = False
+        #: How fast the client opens the connection's window, and what it has let
+        #: through since that was last looked at.
+        self._window_pace: Pace | None = None
+        self._window_due: float | None = None
+        self._sent = 0
         #: The client knows our settings.
         self._acknowledged = False
         self._pending = b""
@@ -835,6 +841,9 @@ class HTTP2Engine:
             return
         events = self._h2.receive_data(_window_update(id, size))
         if exchange is None:
+            if self._window_pace is not None:
+                self._window_due = None
+                self._window_pace.stop(self.wire.clock.seconds)
             if self.schedule:
                 self.send_soon()
         elif any(isinstance(event, StreamReset) for event in events):
@@ -1014,12 +1023,28 @@ class HTTP2Engine:
     def _fill(self) -> None:
         """Let those whose turn it is put frames into the buffer."""
         h2, schedule = self._h2, self.schedule
-        while self._buffered < WRITE_SIZE:
+        while self._buffered < WRITE_SIZE and schedule:
             window = h2.outbound_flow_control_window
-            exchange = schedule.next() if window > 0 else None
-            if exchange is None:
+            if window <= 0:
+                self._await_window()
                 return
-            exchange.send_frame(min(window, MAX_FRAME))
+            exchange = schedule.next()
+            assert exchange is not None
+            self._sent += exchange.send_frame(min(window, MAX_FRAME))
+
+    def _await_window(self) -> None:
+        """The connection's window is shut; a client that only sips has to go."""
+        now, pace = self.wire.clock.seconds, self._window_pace
+        if self._window_due is None and self.timeouts.write is not None:
+            self._window_due = self.due(self.timeouts.write)
+        if pace is None:
+            rate = self.limits.minimum_rate
+            self._window_pace = Pace(self.timeouts.write, rate, now)
+        else:
+            pace.go_on(now)
+            if not pace.keeps(self._sent, now):
+                self._fail(ENHANCE_YOUR_CALM, "the client takes responses too slowly")
+        self._sent = 0
 
     def _write_out(self) -> bool:
         """One write of everything there is; whether there was anything."""
@@ -1128,11 +1153,18 @@ class HTTP2Engine:
             return
         if self._goaway_due is not None and self._goaway_due <= now:
             self._settle_goaway()
+        if self._window_due is not None and self._window_due <= now:
+            if self.schedule and self.wire.writable:
+                self._fail(ENHANCE_YOUR_CALM, "the client took nothing of responses")
+                return
+            # Nothing waits for it, or the wire has an eye on that.
+            self._window_due = None
         for exchange in tuple(self.exchanges.values()):
             exchange.check_time(now, self._heard_of(exchange.id))
         if self._closed:
             return
-        dues = [due for due in (self._head_due, self._goaway_due) if due is not None]
+        ours = (self._head_due, self._goaway_due, self._window_due)
+        dues = [due for due in ours if due is not None]
         for exchange in self.exchanges.values():
             due = exchange.next_due()
             if due is not None:
