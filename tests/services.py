@@ -30,6 +30,8 @@ PROGRAMS = {
     "nginx": ("nginx",),
     "openssl": ("openssl",),
     "postgres": ("postgres",),
+    "pebble": ("pebble",),
+    "pebble-challtestsrv": ("pebble-challtestsrv",),
     "python2.7": ("python2.7",),
     "redis": ("redis-server",),
     "wrk": ("wrk",),
