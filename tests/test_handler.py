@@ -21,6 +21,7 @@ from asgiref.local import Local
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
 from channels.routing import ProtocolTypeRouter
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.files.base import File
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
@@ -810,6 +811,7 @@ class LeftToDjangoTests(HandlerTestCase):
 
         router = ProtocolTypeRouter({"http": around})
         self.assertIs(find_handler(router), handler)
+        self.assertIs(find_handler(ASGIStaticFilesHandler(handler)), handler)
         self.assertEqual(
             describe_handler(ProtocolTypeRouter({"http": ASGIHandler()})),
             {"CLASS": "django.core.handlers.asgi.ASGIHandler"},

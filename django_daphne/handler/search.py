@@ -26,7 +26,8 @@ def find_handler(application: Any) -> ASGIHandler | None:
     seen = {id(application)}
     while waiting and len(seen) < OBJECTS:
         found = waiting.popleft()
-        if isinstance(found, ASGIHandler):
+        # That of staticfiles is a handler, too, and wraps another.
+        if isinstance(found, ASGIHandler) and not hasattr(found, "application"):
             return found
         for within in _within(found):
             if id(within) not in seen:
