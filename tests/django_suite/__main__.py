@@ -23,13 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 #: Everything that has to do with handlers, and what runs on them.
 LABELS = (
     "asgi", "async", "auth_tests.test_decorators", "auth_tests.test_middleware",
-    "cache.tests.CacheMiddlewareTest", "conditional_processing", "csrf_tests",
-    "decorators", "deprecation", "dispatch", "file_uploads", "files", "flatpages_tests",
-    "generic_views", "handlers", "httpwrappers", "i18n.tests.LocaleMiddlewareTests",
-    "logging_tests", "messages_tests", "middleware", "middleware_exceptions",
-    "redirects_tests", "requests_tests", "responses", "sessions_tests",
-    "shortcuts", "signals", "signed_cookies_tests", "sites_tests", "test_client",
-    "test_client_regress", "urlpatterns_reverse", "view_tests",
+    "conditional_processing", "csrf_tests", "decorators", "deprecation", "file_uploads",
+    "files", "flatpages_tests", "handlers", "httpwrappers",
+    "i18n.tests.LocaleMiddlewareTests", "messages_tests", "middleware",
+    "middleware_exceptions", "redirects_tests", "requests_tests", "responses",
+    "sessions_tests", "shortcuts", "signals", "signed_cookies_tests", "sites_tests",
+    "test_client", "test_client_regress", "view_tests",
 )  # fmt: skip
 
 #: What our handler may do otherwise; the documentation says why.

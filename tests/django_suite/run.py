@@ -35,6 +35,28 @@ def replace_handlers() -> None:
     django.core.handlers.asgi.ASGIHandler = Handler  # type: ignore[misc]
     django.core.asgi.ASGIHandler = Handler  # type: ignore[attr-defined]
     django.test.client.AsyncClientHandler = AsyncClientHandler  # type: ignore[misc]
+    lease_always()
+
+
+def lease_always() -> None:
+    """Give requests threads of ours even where there is somebody else's.
+
+    Django runs its asynchronous tests inside ``async_to_sync``, whose thread would be
+    used.
+    """
+    from asgiref.sync import AsyncToSync, SyncToAsync
+
+    from django_daphne.handler.exchange import Exchange
+    from django_daphne.handler.threads import Worker, threads
+
+    async def lease(self: Exchange) -> Worker:
+        worker = await threads.lease(None)
+        context = SyncToAsync.thread_sensitive_context.get()
+        SyncToAsync.context_to_thread_executor[context] = worker
+        AsyncToSync.executors.current = None
+        return worker
+
+    Exchange._lease = lease  # type: ignore[method-assign]
 
 
 def note_outcomes(outcomes: dict[str, str]) -> None:
