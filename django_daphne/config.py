@@ -26,6 +26,7 @@ from typing import Any
 
 from .binds import Bind, BindKind, parse_bind
 from .errors import ConfigurationError, Problem
+from .trust import parse_trusted
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -283,6 +284,19 @@ class TLS(CertificateFiles):
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """Who is believed about the clients it speaks for, and how it says who they are."""
+
+    #: Addresses, networks, and "unix" for the clients of Unix sockets; see
+    #: :class:`~django_daphne.trust.Trust`.
+    trusted: tuple[str, ...] = ()
+    #: The fields of a request that say it: X-Forwarded-For and its kin, or Forwarded.
+    headers: str = setting("x-forwarded", one_of("x-forwarded", "forwarded"))
+    #: Whether whoever is trusted must begin each connection with a PROXY header.
+    protocol: bool = setting(False, boolean)
+
+
+@dataclass(frozen=True, slots=True)
 class Hooks:
     """What the layer above supplies: how the server reaches Django without knowing it.
 
@@ -315,6 +329,8 @@ class Config:
     #: Where plain HTTP is answered with the address of the first bind with TLS.
     redirect_bind: tuple[Bind, ...] = ()
     tls: TLS | None = None
+    #: None: nobody is believed about anybody else.
+    proxy: Proxy | None = None
     #: None: the caller supplies FORCE_SCRIPT_NAME or "".
     root_path: str | None = setting(None, root_path)
     lifespan: str = setting("auto", one_of("auto", "on", "off"))
@@ -335,7 +351,7 @@ _SECTIONS: dict[str, type] = {
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "": ("WORKERS", "WORKER", "MONITOR"),
     "TLS": ("ACME",),
     "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
 }
@@ -372,7 +388,7 @@ def _read(settings: object, problems: list[Problem]) -> Config:
     plain = {
         f.name.upper(): f for f in dataclasses.fields(Config) if "rule" in f.metadata
     }
-    known = ["BIND", "REDIRECT_BIND", "TLS", *plain, *_SECTIONS]
+    known = ["BIND", "REDIRECT_BIND", "TLS", "PROXY", *plain, *_SECTIONS]
     for key, value in settings.items():
         if key == "BIND":
             values["bind"] = _read_binds(key, value, problems)
@@ -380,6 +396,8 @@ def _read(settings: object, problems: list[Problem]) -> Config:
             values["redirect_bind"] = _read_binds(key, value, problems, may_lack=True)
         elif key == "TLS":
             values["tls"] = _read_tls(value, problems)
+        elif key == "PROXY":
+            values["proxy"] = _read_proxy(value, problems)
         elif key in plain:
             values[plain[key].name] = _read_value(key, value, plain[key], problems)
         elif key in _SECTIONS:
@@ -572,6 +590,54 @@ def _cross_check_tls(tls: TLS, problems: list[Problem]) -> None:
         )
     if tls.ciphers is not None and tls.minimum_version == "TLSv1.3":
         impossible("CIPHERS", "are those of TLS 1.2, which MINIMUM_VERSION excludes.")
+
+
+# -- Proxies -------------------------------------------------------------------------
+
+
+def _read_proxy(value: object, problems: list[Problem]) -> Proxy | None:
+    if value is None:
+        return None
+    if not _is_dict("PROXY", value, problems, " or None"):
+        return Proxy()
+    assert isinstance(value, Mapping)
+    before = len(problems)
+    values = _read_fields("PROXY", value, Proxy, problems, ("TRUSTED",))
+    values["trusted"] = _read_trusted(value.get("TRUSTED", ()), problems)
+    proxy = Proxy(**values)
+    if proxy.protocol and not proxy.trusted and len(problems) == before:
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                "PROXY.PROTOCOL",
+                f"{spell('PROXY.PROTOCOL')} is True, and PROXY['TRUSTED'] names nobody "
+                f"whose PROXY header would be taken.",
+                "Name the addresses that your proxy connects from.",
+            )
+        )
+    return proxy
+
+
+def _read_trusted(value: object, problems: list[Problem]) -> tuple[str, ...]:
+    key = "PROXY.TRUSTED"
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, str) for item in value
+    ):
+        problems.append(
+            Problem(
+                WRONG_VALUE,
+                key,
+                f"{spell(key)} must be a list of strings, not {value!r}.",
+                "Write it like ['10.0.0.0/8', 'unix'].",
+            )
+        )
+        return ()
+    for text in value:
+        try:
+            parse_trusted(text)
+        except ValueError as error:
+            problems.append(Problem(WRONG_VALUE, key, f"{spell(key)}: {error}"))
+    return tuple(value)
 
 
 def speaks_tls(config: Config, bind: Bind) -> bool | None:

@@ -168,7 +168,7 @@ def leave() -> None:
 def development_config() -> Config:
     """``settings.DJANGO_DAPHNE``, for a server that is stopped many times a day.
 
-    It serves plain HTTP on what it is given.
+    It serves plain HTTP on what it is given, and browsers send no PROXY header.
 
     :raises ConfigurationError: with everything that is wrong.
     """
@@ -179,8 +179,9 @@ def development_config() -> Config:
         graceful=GRACEFUL,
         application_close=GRACEFUL,
     )
+    proxy = config.proxy and dataclasses.replace(config.proxy, protocol=False)
     return dataclasses.replace(
-        config, bind=(), redirect_bind=(), tls=None, timeouts=timeouts
+        config, bind=(), redirect_bind=(), tls=None, proxy=proxy, timeouts=timeouts
     )
 
 

@@ -40,7 +40,7 @@ LAYERS = {
     "server": {"server"},
     "application": {"application"},
     "protocol": {"protocol"},
-    "description": {"binds", "config", "errors"},
+    "description": {"binds", "config", "errors", "trust"},
     "version": {"__init__"},
 }
 ORDER = list(LAYERS)
