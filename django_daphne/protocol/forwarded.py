@@ -163,7 +163,7 @@ def _elements(lines: Iterable[bytes]) -> Iterator[str]:
     for line in reversed(tuple(lines)):
         for member in _members((line,)):
             held = f"{member},{held}" if commas else member
-            if read_element(held) is None and held.endswith('"'):
+            if '"' in held and read_element(held) is None:
                 commas += 1
                 if commas <= MAX_QUOTED_COMMAS:
                     continue
