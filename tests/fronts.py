@@ -12,16 +12,23 @@ import os
 import pwd
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .asgi_apps import Receive, Scope, Send, body, read_body, respond, start
+from .certificates import LOCAL, Files, authority
 from .services import find
+from .serving import PATIENCE, Client, Serving, serving
 
 SHOWN = Path(__file__).resolve().parent.parent / "docs" / "proxies"
+
+#: Where clients of proxies connect from: not where the proxies do, which are trusted.
+CLIENT = "127.0.0.2"
 
 _NGINX = """\
 daemon off;
@@ -93,8 +100,9 @@ class FrontTestCase(unittest.TestCase):
         )
         program = find("haproxy")
         assert program is not None
+        port = int(sock.getsockname()[1])
         self._start([program, "-db", "-f", str(configuration)], sock)
-        return int(sock.getsockname()[1])
+        return port
 
     def _start(self, command: list[str], sock: socket.socket, **more: str) -> None:
         log = self.enterContext((self.directory / "front.log").open("ab"))
@@ -118,6 +126,57 @@ class FrontTestCase(unittest.TestCase):
         """What the fronts have logged, for messages."""
         logs = [self.directory / "front.log", self.directory / "error.log"]
         return "".join(log.read_text() for log in logs if log.exists())
+
+
+class SecureFrontTestCase(FrontTestCase):
+    """Proxies that speak TLS with their clients."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.files = Files(self.directory)
+        self.root = authority()
+        leaf = self.root.issue("localhost", LOCAL)
+        self.root_file = self.files.write("root.pem", self.root.pem)
+        self.certificate = self.files.write("leaf.pem", leaf.pem)
+        self.key = self.files.write("leaf.key", leaf.key_pem())
+        self.both = self.files.write("both.pem", leaf.pem, leaf.key_pem())
+        self.tls = {"CERTIFICATE": self.certificate, "PRIVATE_KEY": self.key}
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=self.root.pem)
+
+    def serve(self, proxy: dict[str, Any], **settings: Any) -> Serving:
+        settings = {"LIFESPAN": "off", "PROXY": proxy, **settings}
+        return self.enterContext(serving(tell, settings))
+
+    def connect(
+        self, port: int, *, tls: bool = True, context: ssl.SSLContext | None = None
+    ) -> Client:
+        if tls and context is None:
+            context = self.context()
+        return self.enterContext(Client("127.0.0.1", port, tls=context, source=CLIENT))
+
+    def told(self, client: Client, *fields: str) -> dict[str, Any]:
+        answer = client.get("/", *fields)
+        self.assertEqual(answer.status, 200, (answer, self.said))
+        return dict(json.loads(answer.body))
+
+    def curl(self, port: int, path: str, *arguments: str) -> str:
+        done = subprocess.run(
+            ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE),
+             "--interface", CLIENT, "--cacert", self.root_file, *arguments, f"https://localhost:{port}{path}"],
+            capture_output=True,
+            timeout=2 * PATIENCE,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, (done.stderr, self.said))
+        return done.stdout.decode()
+
+    def first_event(self, client: Client) -> dict[str, Any]:
+        """Of a stream that never ends: who waits for its end waits for ever."""
+        client.request("/events")
+        self.assertEqual(client.read_head().status, 200)
+        event = client.read_until(b"\n\n").rpartition(b"data: ")[2]
+        return dict(json.loads(event))
 
 
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:

@@ -28,12 +28,15 @@ class HTTP2Client(Peer):
         tls: ssl.SSLContext | None = None,
         windows: bool = True,
         receive_buffer: int | None = None,
+        source: str | None = None,
     ) -> None:
         super().__init__()
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
+        if source is not None:
+            self.socket.bind((source, 0))
         self.socket.connect(("127.0.0.1", port))
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import ssl
-import subprocess
 from typing import Any
 
 from websockets.sync.client import connect
 
-from .certificates import LOCAL, Files, authority
-from .fronts import FrontTestCase, tell
+from .fronts import CLIENT, SecureFrontTestCase
 from .services import require
-from .serving import PATIENCE, Client, Serving, serving
+from .serving import PATIENCE
 
 #: What a client may say to pass for another, on another scheme and host.
 LIES = (
@@ -23,54 +20,6 @@ LIES = (
     "X_Forwarded_For: 192.0.2.67",
     "Forwarded: for=192.0.2.68;proto=ftp;host=evil.example",
 )
-
-
-class SecureFrontTestCase(FrontTestCase):
-    """Proxies that speak TLS with their clients."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.files = Files(self.directory)
-        self.root = authority()
-        leaf = self.root.issue("localhost", LOCAL)
-        self.root_file = self.files.write("root.pem", self.root.pem)
-        self.certificate = self.files.write("leaf.pem", leaf.pem)
-        self.key = self.files.write("leaf.key", leaf.key_pem())
-        self.both = self.files.write("both.pem", leaf.pem, leaf.key_pem())
-        self.tls = {"CERTIFICATE": self.certificate, "PRIVATE_KEY": self.key}
-
-    def context(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cadata=self.root.pem)
-
-    def serve(self, proxy: dict[str, Any], **settings: Any) -> Serving:
-        settings = {"LIFESPAN": "off", "PROXY": proxy, **settings}
-        return self.enterContext(serving(tell, settings))
-
-    def connect(self, port: int, *, tls: bool = True) -> Client:
-        context = self.context() if tls else None
-        return self.enterContext(Client("127.0.0.1", port, tls=context))
-
-    def told(self, client: Client, *fields: str) -> dict[str, Any]:
-        answer = client.get("/", *fields)
-        self.assertEqual(answer.status, 200, (answer, self.said))
-        return dict(json.loads(answer.body))
-
-    def curl(self, port: int, path: str, *arguments: str) -> str:
-        done = subprocess.run(
-            ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE),
-             "--cacert", self.root_file, *arguments, f"https://localhost:{port}{path}"],
-            capture_output=True,
-            timeout=2 * PATIENCE,
-        )  # fmt: skip
-        self.assertEqual(done.returncode, 0, (done.stderr, self.said))
-        return done.stdout.decode()
-
-    def first_event(self, client: Client) -> dict[str, Any]:
-        """Of a stream that never ends: who waits for its end waits for ever."""
-        client.request("/events")
-        self.assertEqual(client.read_head().status, 200)
-        event = client.read_until(b"\n\n").rpartition(b"data: ")[2]
-        return dict(json.loads(event))
 
 
 @require("nginx")
@@ -96,9 +45,9 @@ class NginxTests(SecureFrontTestCase):
 
     def assert_true(self, scope: dict[str, Any]) -> None:
         """``scope`` tells the truth about the client."""
-        self.assertEqual(scope["client"], ["127.0.0.1", 0])
+        self.assertEqual(scope["client"], [CLIENT, 0])
         sent = [value for name, value in scope["headers"] if name == "x-forwarded-for"]
-        self.assertEqual(sent, ["127.0.0.1"])
+        self.assertEqual(sent, [CLIENT])
         self.assertIn(scope["scheme"], ("https", "wss"))
         self.assertEqual(scope["server"][1], self.port)
 
@@ -123,7 +72,12 @@ class NginxTests(SecureFrontTestCase):
 
     def test_websocket(self) -> None:
         url = f"wss://localhost:{self.port}/"
-        with connect(url, ssl=self.context(), open_timeout=PATIENCE) as client:
+        with connect(
+            url,
+            ssl=self.context(),
+            open_timeout=PATIENCE,
+            source_address=(CLIENT, 0),
+        ) as client:
             scope = json.loads(client.recv(PATIENCE))
             self.assert_true(scope)
             self.assertEqual((scope["type"], scope["scheme"]), ("websocket", "wss"))
@@ -183,8 +137,8 @@ class NginxForwardedTests(SecureFrontTestCase):
         for lies in ((), LIES):
             scope = self.told(client, *lies)
             sent = [value for name, value in scope["headers"] if name == "forwarded"]
-            self.assertEqual(sent, ["for=127.0.0.1;proto=http"])
-            self.assertEqual(scope["client"], ["127.0.0.1", 0])
+            self.assertEqual(sent, [f"for={CLIENT};proto=http"])
+            self.assertEqual(scope["client"], [CLIENT, 0])
             self.assertEqual((scope["scheme"], scope["host"]), ("http", "test"))
 
     def test_an_address_of_ipv6(self) -> None:
