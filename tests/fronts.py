@@ -145,9 +145,11 @@ class SecureFrontTestCase(FrontTestCase):
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=self.root.pem)
 
-    def serve(self, proxy: dict[str, Any], **settings: Any) -> Serving:
+    def serve(
+        self, proxy: dict[str, Any], application: Any = None, **settings: Any
+    ) -> Serving:
         settings = {"LIFESPAN": "off", "PROXY": proxy, **settings}
-        return self.enterContext(serving(tell, settings))
+        return self.enterContext(serving(application or tell, settings))
 
     def connect(
         self, port: int, *, tls: bool = True, context: ssl.SSLContext | None = None

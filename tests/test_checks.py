@@ -192,6 +192,50 @@ class ProductionTests(SimpleTestCase):
         self.assert_warns({"ROOT_PATH": "/one"})
         self.assert_warns({})
 
+    def test_a_scheme_by_anybody(self) -> None:
+        header = ("HTTP_X_FORWARDED_PROTO", "https")
+        with override_settings(SECURE_PROXY_SSL_HEADER=header):
+            self.assert_warns({}, "W009")
+            self.assert_warns({"PROXY": None}, "W009")
+            self.assert_warns({"PROXY": {"TRUSTED": []}}, "W009")
+            trusting: dict[str, Any] = {"TRUSTED": ["10.0.0.1"]}
+            self.assert_warns({"PROXY": trusting})
+            self.assert_warns({"PROXY": {"TRUSTED": ["unix"]}})
+            self.assert_warns({"PROXY": {**trusting, "HEADERS": "forwarded"}}, "W009")
+            [message] = self.warnings({})
+            self.assertIn("believe X-Forwarded-Proto of anybody", message.msg)
+        with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_SCHEME", "https")):
+            self.assert_warns({}, "W009")
+            self.assert_warns({"PROXY": {**trusting, "HEADERS": "forwarded"}})
+
+    def test_everybody_is_trusted(self) -> None:
+        for trusted in (["0.0.0.0/0"], ["::/0"], ["0.0.0.0/1", "128.0.0.0/1", "unix"]):
+            proxy = {"TRUSTED": trusted}
+            for bind in ("0.0.0.0:80", ":80", "[::]:80", "192.0.2.1:80", "a.org:80"):
+                self.assert_warns({"PROXY": proxy, "BIND": [bind]}, "W010")
+            for bind in (
+                "127.0.0.1:80", "[::1]:80", "localhost:80", "unix:/run/app.sock",
+                "fd:3", "systemd:",
+            ):  # fmt: skip
+                self.assert_warns({"PROXY": proxy, "BIND": [bind]})
+        for trusted in (["10.0.0.0/8"], ["unix"], ["0.0.0.0/1"]):
+            self.assert_warns({"PROXY": {"TRUSTED": trusted}, "BIND": [":80"]})
+
+    def test_a_host_by_anybody(self) -> None:
+        for setting in ("USE_X_FORWARDED_HOST", "USE_X_FORWARDED_PORT"):
+            with override_settings(**{setting: True}):
+                self.assert_warns({}, "W011")
+                trusting: dict[str, Any] = {"TRUSTED": ["10.0.0.1"]}
+                self.assert_warns({"PROXY": trusting})
+                other = {**trusting, "HEADERS": "forwarded"}
+                self.assert_warns({"PROXY": other}, "W011")
+                [message] = self.warnings({"PROXY": other})
+                self.assertIn(f"{setting} makes Django believe", message.msg)
+
+    def warnings(self, value: dict[str, Any]) -> list[CheckMessage]:
+        with override_settings(DJANGO_DAPHNE=value):
+            return run(deploy=True)
+
     @override_settings(DJANGO_DAPHNE={"WORKERS": 2, "TIMEOUTS": {"BODY": None}})
     def test_mistakes_come_first(self) -> None:
         self.assertEqual(ids(run(deploy=True)), ["django_daphne.E003"])

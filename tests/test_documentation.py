@@ -45,6 +45,13 @@ def actual_settings() -> dict[str, Any]:
             found[key] = value
             for inner in dataclasses.fields(config.TLS()):
                 found[f"{key}.{inner.name.upper()}"] = getattr(config.TLS(), inner.name)
+        elif key == "PROXY":
+            found[key] = value
+            for inner in dataclasses.fields(config.Proxy()):
+                item = getattr(config.Proxy(), inner.name)
+                found[f"{key}.{inner.name.upper()}"] = (
+                    list(item) if isinstance(item, tuple) else item
+                )
         elif "rule" in field.metadata:
             found[key] = value
         elif key in config._SECTIONS:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import queue
 from typing import Any
 
 from websockets.sync.client import connect
 
-from .fronts import CLIENT, SecureFrontTestCase
+from .asgi_apps import Receive, Scope, Send
+from .fronts import CLIENT, SecureFrontTestCase, tell
 from .http2_client import HTTP2Client
 from .services import require
 from .serving import PATIENCE
@@ -213,7 +215,15 @@ class PlainTests(SecureFrontTestCase):
 
     def test_health_checks(self) -> None:
         """They are HAProxy's own, and say so by LOCAL."""
-        server = self.serve({"TRUSTED": HERE, "PROTOCOL": True})
+        checks: queue.Queue[Scope] = queue.Queue()
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            if (b"host", b"check") in scope["headers"]:
+                checks.put(scope)
+            await tell(scope, receive, send)
+
+        proxy = {"TRUSTED": HERE, "PROTOCOL": True}
+        server = self.serve(proxy, application)
         port = self.haproxy(
             "haproxy-tcp.cfg",
             "bind :443",
@@ -223,10 +233,13 @@ class PlainTests(SecureFrontTestCase):
                 "    http-check send hdr Host check",
             },
         )
+        for _ in range(3):
+            scope = checks.get(timeout=PATIENCE)
+            self.assertEqual(scope["client"][0], "127.0.0.1")
+            self.assertNotIn("proxy_protocol", scope["extensions"])
+        # Had one been refused, there would be no server behind HAProxy now.
         client = self.connect(port, tls=False)
-        for _ in range(5):
-            scope = self.told(client)
-            self.assertEqual(scope["client"], list(client.socket.getsockname()))
+        self.assertEqual(self.told(client)["client"], list(client.socket.getsockname()))
 
 
 # Its tests are those of the classes that it has made.
