@@ -29,6 +29,7 @@ TLS_UNUSED = "W008"
 SECURE_BY_ANYBODY = "W009"
 EVERYBODY_TRUSTED = "W010"
 HOST_BY_ANYBODY = "W011"
+BIND_NOT_HERE = "W012"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
@@ -96,12 +97,17 @@ def check_production_values() -> list[CheckMessage]:
     except ConfigurationError:
         return []
     from .server.certificates import examine
+    from .server.rehearsal import rehearse
 
     problems, late = examine(config)
     risks = [
         *_risks(config),
         *_proxy_risks(config),
         *((EXPIRES_SOON, message, "Renew it.") for message in late),
+        *(
+            (BIND_NOT_HERE, problem.message, "Fine if it is another machine's.")
+            for problem in rehearse(config)
+        ),
     ]
     return [
         *(_error(problem) for problem in problems),

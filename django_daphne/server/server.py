@@ -32,6 +32,7 @@ from ..protocol.proxy_protocol import ProxyHeader
 from ..protocol.websocket_handshake import read_handshake
 from ..protocol.wire import Stream
 from ..trust import Trust
+from .ceilings import CONCURRENCY, Ceiling, Crowd, Descriptors
 from .certificates import Certificates
 from .clock import Clock
 from .connection import Carrier, Connection, Head, RedirectConnection
@@ -89,6 +90,18 @@ class Server:
         self.trust = Trust(self.proxy.trusted) if self.proxy.trusted else None
         self.forwarding = Forwarding(self.proxy, self.trust or Trust(()))
         self.connections: set[Connection] = set()
+        limits = config.limits
+        self.descriptors = Descriptors(self.clock)
+        self.crowd = (
+            None
+            if limits.connections is None
+            else Crowd(limits.connections, self.clock)
+        )
+        self.rush = (
+            None
+            if limits.concurrency is None
+            else Ceiling(CONCURRENCY, limits.concurrency, self.clock)
+        )
         self.listeners: list[Listener] = []
         self.server_line = (
             None
@@ -163,6 +176,7 @@ class Server:
                     handshake_timeout=timeouts.handshake,
                     first_data_timeout=timeouts.headers,
                     announcing=self.trust if self.proxy.protocol else None,
+                    handshakes=self.config.limits.connections,
                 )
         except BaseException:
             await self._close_listeners()

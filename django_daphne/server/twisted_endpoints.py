@@ -69,6 +69,7 @@ class TwistedListener(Listener):
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
         announcing: Trust | None = None,
+        handshakes: int | None = None,
     ) -> None:
         self._factory.start(make_protocol, first_data_timeout)
 
