@@ -9,17 +9,26 @@ import logging
 import socket
 import ssl
 import tempfile
+import time
 import unittest
-import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis
+from django.test import SimpleTestCase, override_settings
+from django.test import SimpleTestCase, override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_daphne.config import Hooks, build_config
+from django_daphne.application import forwarding
+from django_daphne.application.context import Peer
+from django_daphne.binds import quote
+from django_daphne.binds import quote
+from django_daphne.config import Hooks, Proxy, build_config
+from django_daphne.development import development_config
+from django_daphne.development import development_config
 from django_daphne.errors import BindError, ConfigurationError
 from django_daphne.server import access_log, process
 from django_daphne.server.peers import is_trusted
@@ -31,7 +40,7 @@ from .certificates import LOCAL, Files, authority
 from .fronts import tell
 from .http2_client import HTTP2Client, WebSocketOverHTTP2
 from .http2_peer import request
-from .serving import PATIENCE, Client, Reader, Serving, serving
+from .serving import PATIENCE, Client, Process, Reader, Serving, serving
 from .websocket_client import WebSocketClient
 
 PROTOCOL_LOG = "django_daphne.protocol"
@@ -787,7 +796,7 @@ class TLSTests(TLSTestCase):
 
     def test_a_loop_that_cannot_look(self) -> None:
         watch = "django_daphne.server.tls_listener._can_watch"
-        with unittest.mock.patch(watch, lambda loop: False):
+        with mock.patch(watch, lambda loop: False):
             with self.assertRaises(BindError) as caught:
                 self.serve(protocol=True)
             self.assertIn(
@@ -831,6 +840,191 @@ class RedirectTests(TLSTestCase):
                 )
 
 
+class TwistedTests(unittest.TestCase):
+    """Endpoints of Twisted's that read PROXY headers, or speak TLS, by themselves."""
+
+    def serve(self, bind: str) -> Process:
+        return self.enterContext(
+            Process(
+                "tests.fronts:tell",
+                {
+                    "BIND": [bind],
+                    "LIFESPAN": "off",
+                    "PROXY": {"TRUSTED": HERE, "PROTOCOL": True},
+                },
+            )
+        )
+
+    def test_a_header_that_twisted_has_read(self) -> None:
+        server = self.serve("haproxy:tcp:0:interface=127.0.0.1")
+        with server.connect() as client:
+            client.send(make.V1)
+            self.assertEqual(told(client, *SPOOFED)["client"], list(make.CLIENT))
+
+    def test_none_before_the_tls_of_twisted(self) -> None:
+        files = Files(Path(self.enterContext(tempfile.TemporaryDirectory())))
+        root = authority()
+        tls = files.tls("leaf", root.issue("localhost", LOCAL))
+        key, certificate = quote(tls["PRIVATE_KEY"]), quote(tls["CERTIFICATE"])
+        server = self.serve(
+            f"haproxy:ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        )
+        context = ssl.create_default_context(cadata=root.pem)
+        with server.connect(tls=context) as client:
+            client.send(make.V1)
+            self.assertEqual(told(client)["client"], list(make.CLIENT))
+        with server.connect(tls=context) as client:
+            # As if the proxy itself had come, which must send a header first.
+            client.send(make.V1.replace(b"203.0.113.7", b"127.0.0.1") + GET)
+            self.assertTrue(client.ended())
+
+
+class DevelopmentTests(SimpleTestCase):
+    def test_browsers_send_no_header(self) -> None:
+        proxy = {"TRUSTED": HERE, "PROTOCOL": True, "HEADERS": "forwarded"}
+        with override_settings(DJANGO_DAPHNE={"PROXY": proxy}):
+            config = development_config().proxy
+        assert config is not None
+        self.assertEqual(config.trusted, tuple(HERE))
+        self.assertEqual((config.headers, config.protocol), ("forwarded", False))
+        self.assertIsNone(development_config().proxy)
+
+
+class CeilingTests(ProxiedTestCase):
+    """Limits hold for those whom a proxy speaks for, too."""
+
+    def test_requests_at_once(self) -> None:
+        server = self.serve(LIMITS={"CONCURRENCY": 1})
+        busy = self.connect(server)
+        busy.request("/events", "GET", *SPOOFED)
+        busy.read_head()
+        self.assertIn(b"192.0.2.7", busy.read_until(b"\n\n"))
+        with self.assertLogs("django_daphne.server", logging.WARNING):
+            self.assertEqual(self.connect(server).get("/", *SPOOFED).status, 503)
+        busy.close()
+        deadline = time.monotonic() + PATIENCE
+        while (answer := self.connect(server).get("/", *SPOOFED)).status == 503:
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(json.loads(answer.body)["client"], ["192.0.2.7", 0])
+
+    def test_connections(self) -> None:
+        server = self.serve(LIMITS={"CONNECTIONS": 1}, protocol=True)
+        first = self.connect(server, make.V1)
+        told(first)
+        with self.assertLogs("django_daphne.server", logging.WARNING):
+            second = self.connect(server, make.V2)
+            self.assertEqual(second.get().status, 503)
+        self.assertEqual(told(first)["client"], list(make.CLIENT))
+
+
+class ForwardingTests(unittest.TestCase):
+    """What is remembered of clients is bounded, and told to nobody else."""
+
+    def setUp(self) -> None:
+        trust = Trust(["127.0.0.1"])
+        self.forwarding = forwarding.Forwarding(Proxy(("127.0.0.1",)), trust)
+        self.peer = Peer(("127.0.0.1", 1), ("127.0.0.1", 80))
+
+    def see(self, *values: bytes) -> Peer:
+        head = mock.Mock(headers=[(b"x-forwarded-for", value) for value in values])
+        return self.forwarding.see_through(self.peer, head)
+
+    def test_what_was_said_before(self) -> None:
+        for _ in range(2):
+            for address in ("192.0.2.1", "192.0.2.2"):
+                self.assertEqual(self.see(address.encode()).client, (address, 0))
+        self.assertEqual(self.peer.client, ("127.0.0.1", 1))
+        self.assertIs(self.see(), self.peer)
+
+    def test_the_memory_is_bounded(self) -> None:
+        with mock.patch.object(forwarding, "MAX_KNOWN", 10):
+            for number in range(100):
+                self.see(f"192.0.2.{number}".encode())
+                self.assertLessEqual(len(self.forwarding._known), 10)
+        known = len(self.forwarding._known)
+        for _ in range(2):
+            client = self.see(b" " * 300 + b"192.0.2.1").client
+            self.assertEqual(client, ("192.0.2.1", 0))
+        self.see(*[b"192.0.2.1"] * 100)
+        self.assertEqual(len(self.forwarding._known), known)
+
+
+class TwistedTests(unittest.TestCase):
+    """Endpoints of Twisted's that read PROXY headers, or speak TLS, by themselves."""
+
+    def serve(self, bind: str) -> Process:
+        return self.enterContext(
+            Process(
+                "tests.fronts:tell",
+                {
+                    "BIND": [bind],
+                    "LIFESPAN": "off",
+                    "PROXY": {"TRUSTED": HERE, "PROTOCOL": True},
+                },
+            )
+        )
+
+    def test_a_header_that_twisted_has_read(self) -> None:
+        server = self.serve("haproxy:tcp:0:interface=127.0.0.1")
+        with server.connect() as client:
+            client.send(make.V1)
+            self.assertEqual(told(client, *SPOOFED)["client"], list(make.CLIENT))
+
+    def test_none_before_the_tls_of_twisted(self) -> None:
+        files = Files(Path(self.enterContext(tempfile.TemporaryDirectory())))
+        root = authority()
+        tls = files.tls("leaf", root.issue("localhost", LOCAL))
+        key, certificate = quote(tls["PRIVATE_KEY"]), quote(tls["CERTIFICATE"])
+        server = self.serve(
+            f"haproxy:ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        )
+        context = ssl.create_default_context(cadata=root.pem)
+        with server.connect(tls=context) as client:
+            client.send(make.V1)
+            self.assertEqual(told(client)["client"], list(make.CLIENT))
+        with server.connect(tls=context) as client:
+            # As if the proxy itself had come, which must send a header first.
+            client.send(make.V1.replace(b"203.0.113.7", b"127.0.0.1") + GET)
+            self.assertTrue(client.ended())
+
+
+class DevelopmentTests(SimpleTestCase):
+    def test_browsers_send_no_header(self) -> None:
+        proxy = {"TRUSTED": HERE, "PROTOCOL": True, "HEADERS": "forwarded"}
+        with override_settings(DJANGO_DAPHNE={"PROXY": proxy}):
+            config = development_config().proxy
+        assert config is not None
+        self.assertEqual(config.trusted, tuple(HERE))
+        self.assertEqual((config.headers, config.protocol), ("forwarded", False))
+        self.assertIsNone(development_config().proxy)
+
+
+class CeilingTests(ProxiedTestCase):
+    """Limits hold for those whom a proxy speaks for, too."""
+
+    def test_requests_at_once(self) -> None:
+        server = self.serve(LIMITS={"CONCURRENCY": 1})
+        busy = self.connect(server)
+        busy.request("/events", "GET", *SPOOFED)
+        busy.read_head()
+        self.assertIn(b"192.0.2.7", busy.read_until(b"\n\n"))
+        client = self.connect(server)
+        self.assertEqual(client.get("/", *SPOOFED).status, 503)
+        busy.close()
+        deadline = time.monotonic() + PATIENCE
+        while (answer := self.connect(server).get("/", *SPOOFED)).status == 503:
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(json.loads(answer.body)["client"], ["192.0.2.7", 0])
+
+    def test_connections(self) -> None:
+        server = self.serve(LIMITS={"CONNECTIONS": 1}, protocol=True)
+        first = self.connect(server, make.V1)
+        told(first)
+        second = self.connect(server, make.V2)
+        self.assertEqual(second.get().status, 503)
+        self.assertEqual(told(first)["client"], list(make.CLIENT))
+
+
 class UntrustedCostTests(ProxiedTestCase):
     def test_requests_of_strangers_meet_none_of_it(self) -> None:
         """Nothing of this is called for them, on a server that trusts somebody."""
@@ -839,7 +1033,7 @@ class UntrustedCostTests(ProxiedTestCase):
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await respond(send)
 
-        with unittest.mock.patch(
+        with mock.patch(
             "django_daphne.application.forwarding.Forwarding.see_through",
             lambda self, peer, head: called.append(1) or peer,
         ):

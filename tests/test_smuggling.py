@@ -16,6 +16,10 @@ import time
 import unittest
 from typing import Any
 
+from django.test import tag
+
+from django.test import tag
+
 from .asgi_apps import Receive, Scope, Send, read_body, respond
 from .fronts import CLIENT, SecureFrontTestCase
 from .services import require
@@ -358,6 +362,8 @@ class FrontTests:
             )
         )
 
+    @tag("slow")
+    @tag("slow")
     def test_nothing_is_smuggled(self) -> None:
         messages = {
             **REFUSED,

@@ -16,13 +16,20 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import ProtocolError
 from ..trust import Trust, parse_address
-from .headers import Headers, check_host
+from .headers import check_host
 
 Address = tuple[str, int | None]
+Fields = Iterable[tuple[bytes, bytes]]
+
+#: The fields that are read, in either style.
+X_FORWARDED = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port"}
+)
+FORWARDED = frozenset({b"forwarded"})
 
 #: Bytes of a list, from its end, that are looked at: more than a hundred proxies.
 MAX_LIST = 4096
@@ -60,8 +67,7 @@ _ESCAPED = re.compile(r"\\(.)")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What trusted proxies said; None where nothing was, or nothing that can be read.
 
     ``client`` is an address, with port 0 where that is not known; ``scheme`` is
@@ -78,7 +84,7 @@ class Said:
 NOTHING = Said()
 
 
-def read_x_forwarded(headers: Headers, trust: Trust) -> Said:
+def read_x_forwarded(headers: Fields, trust: Trust) -> Said:
     """What ``X-Forwarded-For``, ``-Proto``, ``-Host`` and ``-Port`` say.
 
     ``headers`` came from somebody trusted. ``-Proto``, ``-Host`` and ``-Port`` are
@@ -87,7 +93,7 @@ def read_x_forwarded(headers: Headers, trust: Trust) -> Said:
     """
     fields: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        if name.startswith(b"x-forwarded-"):
+        if name in X_FORWARDED:
             fields.setdefault(name, []).append(value)
     if not fields:
         return NOTHING
@@ -107,13 +113,13 @@ def read_x_forwarded(headers: Headers, trust: Trust) -> Said:
     )
 
 
-def read_forwarded(headers: Headers, trust: Trust) -> Said:
+def read_forwarded(headers: Fields, trust: Trust) -> Said:
     """What ``Forwarded`` says; ``headers`` came from somebody trusted.
 
     Scheme and host are those of the element that names the client: whoever saw the
     client wrote it.
     """
-    lines = [value for name, value in headers if name == b"forwarded"]
+    lines = [value for name, value in headers if name in FORWARDED]
     if not lines:
         return NOTHING
     client, named = None, None
