@@ -224,19 +224,6 @@ class PlainTests(SecureFrontTestCase):
         self.assertEqual(scope["client"], list(client.socket.getsockname()))
         self.assertEqual(scope["server"], ["127.0.0.1", port])
 
-    def test_over_a_unix_socket(self) -> None:
-        path = self.directory / "app.sock"
-        self.serve(
-            {"TRUSTED": ["unix"], "PROTOCOL": True}, BIND=[f"unix:{path}"]
-        )
-        port = self.haproxy(
-            "haproxy-tcp.cfg", "bind :443", {"10.0.0.5:443": f"unix@{path}"}
-        )
-        client = self.connect(port, tls=False)
-        scope = self.told(client, *LIES)
-        self.assertEqual(scope["client"], list(client.socket.getsockname()))
-        self.assertEqual(scope["server"], ["127.0.0.1", port])
-
     def test_health_checks(self) -> None:
         """They are HAProxy's own, and say so by LOCAL."""
         checks: queue.Queue[Scope] = queue.Queue()

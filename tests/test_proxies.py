@@ -18,16 +18,13 @@ from unittest import mock
 
 import hypothesis
 from django.test import SimpleTestCase, override_settings
-from django.test import SimpleTestCase, override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_daphne.application import forwarding
 from django_daphne.application.context import Peer
 from django_daphne.binds import quote
-from django_daphne.binds import quote
 from django_daphne.config import Hooks, Proxy, build_config
-from django_daphne.development import development_config
 from django_daphne.development import development_config
 from django_daphne.errors import BindError, ConfigurationError
 from django_daphne.server import access_log, process
@@ -947,82 +944,6 @@ class ForwardingTests(unittest.TestCase):
             self.assertEqual(client, ("192.0.2.1", 0))
         self.see(*[b"192.0.2.1"] * 100)
         self.assertEqual(len(self.forwarding._known), known)
-
-
-class TwistedTests(unittest.TestCase):
-    """Endpoints of Twisted's that read PROXY headers, or speak TLS, by themselves."""
-
-    def serve(self, bind: str) -> Process:
-        return self.enterContext(
-            Process(
-                "tests.fronts:tell",
-                {
-                    "BIND": [bind],
-                    "LIFESPAN": "off",
-                    "PROXY": {"TRUSTED": HERE, "PROTOCOL": True},
-                },
-            )
-        )
-
-    def test_a_header_that_twisted_has_read(self) -> None:
-        server = self.serve("haproxy:tcp:0:interface=127.0.0.1")
-        with server.connect() as client:
-            client.send(make.V1)
-            self.assertEqual(told(client, *SPOOFED)["client"], list(make.CLIENT))
-
-    def test_none_before_the_tls_of_twisted(self) -> None:
-        files = Files(Path(self.enterContext(tempfile.TemporaryDirectory())))
-        root = authority()
-        tls = files.tls("leaf", root.issue("localhost", LOCAL))
-        key, certificate = quote(tls["PRIVATE_KEY"]), quote(tls["CERTIFICATE"])
-        server = self.serve(
-            f"haproxy:ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
-        )
-        context = ssl.create_default_context(cadata=root.pem)
-        with server.connect(tls=context) as client:
-            client.send(make.V1)
-            self.assertEqual(told(client)["client"], list(make.CLIENT))
-        with server.connect(tls=context) as client:
-            # As if the proxy itself had come, which must send a header first.
-            client.send(make.V1.replace(b"203.0.113.7", b"127.0.0.1") + GET)
-            self.assertTrue(client.ended())
-
-
-class DevelopmentTests(SimpleTestCase):
-    def test_browsers_send_no_header(self) -> None:
-        proxy = {"TRUSTED": HERE, "PROTOCOL": True, "HEADERS": "forwarded"}
-        with override_settings(DJANGO_DAPHNE={"PROXY": proxy}):
-            config = development_config().proxy
-        assert config is not None
-        self.assertEqual(config.trusted, tuple(HERE))
-        self.assertEqual((config.headers, config.protocol), ("forwarded", False))
-        self.assertIsNone(development_config().proxy)
-
-
-class CeilingTests(ProxiedTestCase):
-    """Limits hold for those whom a proxy speaks for, too."""
-
-    def test_requests_at_once(self) -> None:
-        server = self.serve(LIMITS={"CONCURRENCY": 1})
-        busy = self.connect(server)
-        busy.request("/events", "GET", *SPOOFED)
-        busy.read_head()
-        self.assertIn(b"192.0.2.7", busy.read_until(b"\n\n"))
-        client = self.connect(server)
-        self.assertEqual(client.get("/", *SPOOFED).status, 503)
-        busy.close()
-        deadline = time.monotonic() + PATIENCE
-        while (answer := self.connect(server).get("/", *SPOOFED)).status == 503:
-            self.assertLess(time.monotonic(), deadline)
-        self.assertEqual(json.loads(answer.body)["client"], ["192.0.2.7", 0])
-
-    def test_connections(self) -> None:
-        server = self.serve(LIMITS={"CONNECTIONS": 1}, protocol=True)
-        first = self.connect(server, make.V1)
-        told(first)
-        second = self.connect(server, make.V2)
-        self.assertEqual(second.get().status, 503)
-        self.assertEqual(told(first)["client"], list(make.CLIENT))
 
 
 class UntrustedCostTests(ProxiedTestCase):
