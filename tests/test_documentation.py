@@ -131,3 +131,17 @@ class ChecksPageTests(unittest.TestCase):
                         re.findall(r"^(?:django_daphne\.)?([EW]\d{3})$", node.value)
                     )
         self.assertEqual(written, used)
+
+
+class ProxiesPageTests(unittest.TestCase):
+    def test_every_configuration_is_shown_and_tried(self) -> None:
+        files = sorted(path.name for path in (DOCS / "proxies").iterdir())
+        shown = re.findall(r"literalinclude:: proxies/(\S+)", page("proxies.rst"))
+        self.assertEqual(sorted(shown), files)
+        tests = Path(__file__).parent
+        tried = set()
+        for name in ("test_nginx.py", "test_haproxy.py"):
+            tried |= set(
+                re.findall(r'"([\w-]+\.(?:conf|cfg))"', (tests / name).read_text())
+            )
+        self.assertEqual(sorted(tried), files)
