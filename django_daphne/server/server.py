@@ -114,18 +114,17 @@ class Server:
             certificates=certificates,
             on_reactor_stop=self._stop_requested,
         )
+        if config.redirect_bind:
+            port = self._secure_port()
+            if port is None:
+                await self._close_listeners()
+                raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
+            self._redirect_to(port)
         if config.tls is not None and not any(bind.takes_tls for bind in config.bind):
             server_log.warning(
                 "TLS applies to no bind: only those like '0.0.0.0:443', 'fd:3:tls' and "
                 "'systemd:tls' take it."
             )
-        if not config.redirect_bind:
-            return
-        port = self._secure_port()
-        if port is None:
-            await self._close_listeners()
-            raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
-        self._redirect_to(port)
 
     def _secure_port(self) -> int | None:
         """The port of the first listener with TLS; None where none has one."""
