@@ -25,6 +25,7 @@ SOCKET_FOR_ALL = "W005"
 ROOT_PATH_IGNORED = "W006"
 EXPIRES_SOON = "W007"
 TLS_UNUSED = "W008"
+BIND_NOT_HERE = "W012"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
@@ -85,11 +86,16 @@ def check_production_values() -> list[CheckMessage]:
     except ConfigurationError:
         return []
     from .server.certificates import examine
+    from .server.rehearsal import rehearse
 
     problems, late = examine(config)
     risks = [
         *_risks(config),
         *((EXPIRES_SOON, message, "Renew it.") for message in late),
+        *(
+            (BIND_NOT_HERE, problem.message, "Fine if it is another machine's.")
+            for problem in rehearse(config)
+        ),
     ]
     return [
         *(_error(problem) for problem in problems),

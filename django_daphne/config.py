@@ -41,6 +41,7 @@ NOT_AN_APPLICATION = "E007"
 BOTH_SERVERS = "E008"
 WRONG_ORDER = "E009"
 UNUSABLE_CERTIFICATE = "E010"
+UNUSABLE_BIND = "E011"
 
 _OR_NONE = ", or None [^,]*(?=, not )"
 
@@ -226,6 +227,13 @@ class Limits:
     #: Fields in a header section.
     header_count: int = setting(100, size)
     body_bytes: int | None = setting(None, size_or_none)
+    #: Connections open at once; those beyond are answered 503.
+    connections: int | None = setting(None, size_or_none)
+    #: Requests and WebSockets in the application at once; those beyond get 503.
+    concurrency: int | None = setting(None, size_or_none)
+    #: Bytes a second of a request's body, and of what a client takes of a response,
+    #: averaged over each ``body`` and ``write`` timeout. Slower than any modem.
+    minimum_rate: int | None = setting(240, size_or_none)
     #: Streams that a client may have open at once on one HTTP/2 connection.
     streams: int = setting(100, size)
     #: Connections the kernel completes before we accept them.
@@ -337,7 +345,6 @@ _SECTIONS: dict[str, type] = {
 _NOT_YET: dict[str, tuple[str, ...]] = {
     "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
     "TLS": ("ACME",),
-    "LIMITS": ("CONNECTIONS", "CONCURRENCY", "MINIMUM_RATE"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -110,6 +111,7 @@ async def _report(receive: Receive, send: Send) -> None:
     """A long download that its framework gives up when the client has gone."""
     await start(send, 200, [(b"content-type", b"text/csv")])
     await body(send, b"first line\n", True)
+    say("report began")
     await until_disconnect(receive)
     raise asyncio.CancelledError
 
@@ -164,6 +166,60 @@ _WAYS = {
     "/stubborn": _stubborn,
     "/blocking": _blocking,
 }
+
+
+class Crowded:
+    """Holds requests, streams events, reads uploads and keeps WebSockets open.
+
+    ``/counts`` says how many there are; ``/go_on`` lets the held ones go, shortly.
+    """
+
+    def __init__(self) -> None:
+        self.counts = {"held": 0, "events": 0, "uploaded": 0, "sockets": 0}
+        self._go = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            self.counts["sockets"] += 1
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            return
+        way = getattr(self, "_" + scope["path"].strip("/"))
+        await way(receive, send)
+
+    async def _counts(self, receive: Receive, send: Send) -> None:
+        await respond(send, json.dumps(self.counts).encode())
+
+    async def _go_on(self, receive: Receive, send: Send) -> None:
+        asyncio.get_running_loop().call_later(1, self._go.set)
+        await respond(send, b"soon")
+
+    async def _held(self, receive: Receive, send: Send) -> None:
+        self.counts["held"] += 1
+        await self._go.wait()
+        await respond(send, b"at last")
+
+    async def _events(self, receive: Receive, send: Send) -> None:
+        await start(send, 200, [(b"content-type", b"text/event-stream")])
+        await body(send, b"data: 1\n\n", True)
+        self.counts["events"] += 1
+        await until_disconnect(receive)
+
+    async def _upload(self, receive: Receive, send: Send) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size += len(message["body"])
+            self.counts["uploaded"] += len(message["body"])
+            more = message["more_body"]
+        await respond(send, b"%d" % size)
+
+
+crowded = Crowded()
 
 
 # -- For lifespan ----------------------------------------------------------------------

@@ -183,8 +183,12 @@ class ProductionTests(SimpleTestCase):
         self.assert_warns({"TIMEOUTS": {"GRACEFUL": None}}, "W004")
 
     def test_a_socket_for_everybody(self) -> None:
-        self.assert_warns({"BIND": ["unix:/run/app.sock:mode=666"]}, "W005")
-        self.assert_warns({"BIND": ["unix:/run/app.sock:mode=660"]})
+        self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=666"]}, "W005")
+        self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=660"]})
+
+    def test_a_bind_of_another_machine(self) -> None:
+        # An address for documentation (RFC 5737).
+        self.assert_warns({"BIND": ["192.0.2.1:8000"]}, "W012")
 
     @override_settings(FORCE_SCRIPT_NAME="/one")
     def test_two_root_paths(self) -> None:

@@ -26,7 +26,7 @@ from unittest import mock
 
 from django_daphne.binds import Bind, BindKind, parse_bind, quote
 from django_daphne.errors import BindError
-from django_daphne.server import endpoints, inherited
+from django_daphne.server import endpoints, inherited, tcp_sockets
 from django_daphne.server.endpoints import Listener, open_listeners
 from django_daphne.server.refusals import explain
 
@@ -447,7 +447,7 @@ class TCPRefusalTests(ListeningTestCase):
 
     @on_each_loop
     async def test_a_port_that_only_one_family_can_have(self) -> None:
-        real, tries = endpoints._bind_one, []
+        real, tries = tcp_sockets._bind_one, []
 
         def bind_one(family: int, *rest: Any) -> socket.socket:
             if family == socket.AF_INET6:
@@ -458,7 +458,7 @@ class TCPRefusalTests(ListeningTestCase):
             host = "127.0.0.2" if family == socket.AF_INET6 else "127.0.0.1"
             return real(socket.AF_INET, host, *rest[1:])
 
-        with mock.patch.object(endpoints, "_bind_one", bind_one):
+        with mock.patch.object(tcp_sockets, "_bind_one", bind_one):
             async with listening(":0"):
                 pass
         # Each try asks for the port that the first family was given.
@@ -477,14 +477,14 @@ class TCPRefusalTests(ListeningTestCase):
 
 @contextlib.contextmanager
 def _without(missing: socket.AddressFamily, number: int) -> Iterator[None]:
-    real = endpoints._bind_one
+    real = tcp_sockets._bind_one
 
     def bind_one(family: socket.AddressFamily, *rest: Any) -> socket.socket:
         if family == missing:
             raise OSError(number, os.strerror(number))
         return real(family, *rest)
 
-    with mock.patch.object(endpoints, "_bind_one", bind_one):
+    with mock.patch.object(tcp_sockets, "_bind_one", bind_one):
         yield
 
 

@@ -7,7 +7,7 @@ import threading
 import unittest
 from typing import Any
 
-from .serving import Client, Serving, serving
+from .serving import PATIENCE, Client, Serving, serving
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -26,7 +26,7 @@ class Farewell(unittest.TestCase):
         )
         client: Client = self.enterContext(server.connect())
         client.socket.sendall(REQUEST)
-        self.assertTrue(self.heard.wait(10))
+        self.assertTrue(self.heard.wait(PATIENCE))
         server.stop()
         return client
 

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django_daphne.application.http import HTTPStream
@@ -51,6 +51,18 @@ async def pages(scope: Scope, receive: Receive, send: Send) -> None:
 async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers without looking at the body."""
     await respond(send, b"no, thank you", 403)
+
+
+def longer_than(seconds: float) -> Iterator[float]:
+    """How long a slow client rests before each of its reads, without end.
+
+    After more than ``seconds`` it hurries.
+    """
+    end = time.monotonic() + seconds + 1
+    while time.monotonic() < end:
+        yield 0.02
+    while True:
+        yield 0
 
 
 class HTTPTests(unittest.TestCase):
@@ -324,13 +336,13 @@ class HTTPTests(unittest.TestCase):
             self.assertEqual(client.read_to_end(), b"")
 
     def test_part_of_a_head(self) -> None:
-        with self.timed(HEADERS=0.2) as server, server.connect() as client:
+        with self.timed(HEADERS=2) as server, server.connect() as client:
             client.send(b"GET / HTTP/1.1\r\nHost:")
             self.assertEqual(client.read().status, 408)
             self.assertTrue(client.ended())
 
     def test_a_head_that_drips(self) -> None:
-        with self.timed(HEADERS=0.5) as server, server.connect() as client:
+        with self.timed(HEADERS=2) as server, server.connect() as client:
             client.socket.settimeout(0.05)
             head = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 10_000
             answered = b""
@@ -346,7 +358,7 @@ class HTTPTests(unittest.TestCase):
     def test_an_idle_connection(self) -> None:
         with (
             self.assertNoLogs(PROTOCOL_LOG, logging.INFO),
-            self.timed(KEEP_ALIVE=0.5) as server,
+            self.timed(KEEP_ALIVE=2) as server,
             server.connect() as client,
         ):
             for _ in range(3):
@@ -361,21 +373,26 @@ class HTTPTests(unittest.TestCase):
                 self.assertTrue(client.ended())
 
     def test_a_body_that_keeps_coming(self) -> None:
-        with self.timed(BODY=1.5) as server, server.connect() as client:
+        timeouts, limits = {"BODY": 4}, {"MINIMUM_RATE": None}
+        with (
+            self.serve(settings={"TIMEOUTS": timeouts, "LIMITS": limits}) as server,
+            server.connect() as client,
+        ):
             client.request("/", "POST", "Content-Length: 8")
             for _ in range(8):
-                time.sleep(0.3)
+                # Each comes in good time, and all of them take longer than that.
+                time.sleep(0.6)
                 client.send(b"a")
             self.assertEqual(client.read().body, b"POST / aaaaaaaa")
 
     def test_an_application_may_take_its_time_over_a_body(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            await asyncio.sleep(1)
+            await asyncio.sleep(4)
             data = await read_body(receive)
             await respond(send, b"%d" % len(data))
 
         # More than we hold: reading is paused for longer than BODY.
-        with self.timed(app, BODY=0.3) as server, server.connect() as client:
+        with self.timed(app, BODY=2) as server, server.connect() as client:
             client.request("/", "POST", body=bytes(1_000_000))
             self.assertEqual(client.read().body, b"1000000")
 
@@ -432,42 +449,46 @@ class HTTPTests(unittest.TestCase):
         self.assertIn("took nothing", logs.output[0])
 
     def test_a_client_that_reads_slowly_is_served(self) -> None:
-        size = 6_000_000
+        size = 20_000_000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await start(send)
-            for _ in range(size // 60_000):
-                await body(send, bytes(60_000), True)
+            for _ in range(size // 64_000):
+                await body(send, bytes(64_000), True)
             await body(send)
 
         with (
             self.assertNoLogs(PROTOCOL_LOG, logging.INFO),
-            self.timed(app, WRITE=1.5) as server,
+            self.timed(app, WRITE=4) as server,
             server.connect(receive_buffer=65536) as client,
         ):
             client.request()
             data = b""
-            while not data.endswith(b"\r\n0\r\n\r\n"):
-                time.sleep(0.02)
+            for pause in longer_than(4):
+                time.sleep(pause)
                 data = (data + client.read_some())[-65536:]
+                if data.endswith(b"\r\n0\r\n\r\n"):
+                    break
 
     def test_an_answer_of_one_piece_that_is_read_slowly(self) -> None:
         # The application is done with it long before the client is.
-        size = 8_000_000
+        size = 20_000_000
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await respond(send, bytes(size))
 
         with (
-            self.timed(app, KEEP_ALIVE=0.3, WRITE=1.5) as server,
+            self.timed(app, KEEP_ALIVE=0.3, WRITE=4) as server,
             server.connect(receive_buffer=65536) as client,
         ):
             client.request()
             client.read_until(b"\r\n\r\n")
             left = size
-            while left:
-                time.sleep(0.02)
+            for pause in longer_than(4):
+                time.sleep(pause)
                 left -= len(client.read_some())
+                if not left:
+                    break
 
     # -- One request is not another's --------------------------------------------------
 
@@ -560,7 +581,7 @@ class HTTPTests(unittest.TestCase):
         with (
             self.assertLogs(SERVER_LOG, logging.ERROR),
             self.serve(
-                app, log_access=log_access, settings={"TIMEOUTS": {"BODY": 0.3}}
+                app, log_access=log_access, settings={"TIMEOUTS": {"BODY": 2}}
             ) as server,
         ):
             with server.connect() as client:

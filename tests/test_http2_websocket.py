@@ -240,7 +240,7 @@ class Conversations(WebSocketTestCase):
 
     def test_pings(self) -> None:
         socket = self.open(
-            echo, settings={"WEBSOCKET": {"PING_INTERVAL": 0.3, "PING_TIMEOUT": 0.3}}
+            echo, settings={"WEBSOCKET": {"PING_INTERVAL": 1.5, "PING_TIMEOUT": 1.5}}
         )
         self.assertEqual(socket.read_frame().opcode, PING)
         socket.frame(PONG)
@@ -363,7 +363,7 @@ class BackPressure(WebSocketTestCase):
             await send({"type": "websocket.accept"})
             for number in range(10_000):
                 try:
-                    async with asyncio.timeout(0.5):
+                    async with asyncio.timeout(2):
                         await send({"type": "websocket.send", "bytes": bytes(10_000)})
                 except TimeoutError:
                     stuck.tell(number)
@@ -474,7 +474,9 @@ class ChromiumTests(unittest.TestCase):
         server = self.enterContext(serving(page, {"LIFESPAN": "off", "BIND": [bind]}))
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
-                executable_path=find("chromium"), args=ARGUMENTS
+                executable_path=find("chromium"),
+                args=ARGUMENTS,
+                timeout=PATIENCE * 1000,
             )
             try:
                 context = browser.new_context(ignore_https_errors=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 from typing import Any
 
 from .commands import HOST, CommandTestCase, Process
@@ -224,6 +226,31 @@ class CheckingConfig(RunasgiTestCase):
             "DJANGO_DAPHNE['LIFESPAN'] must be one of 'auto', 'on', 'off', "
             "not 'perhaps'.",
         )
+
+    def test_binds_that_cannot_be_had(self) -> None:
+        for bind, complaint in (
+            # An address for documentation (RFC 5737).
+            ("192.0.2.1:8000", "no interface of this machine has this address."),
+            ("no-such-host.invalid:80", "cannot be resolved"),
+            ("unix:/no/such/place/app.sock", "/no/such/place is not a directory"),
+            (f"unix:{self.directory}/app.sock:group=nosuch", "there is no group"),
+        ):
+            with self.subTest(bind):
+                self.settings(f"DJANGO_DAPHNE = {{'BIND': [{bind!r}]}}")
+                errors = self.refused("--check-config")
+                self.assertIn(complaint, errors)
+                self.assertEqual(errors.count("\n"), 1)
+
+    def test_a_server_that_runs_is_not_disturbed(self) -> None:
+        path = f"{self.directory}/app.sock"
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            binds = [f"{HOST}:{port}", f"unix:{path}"]
+            self.settings(f"DJANGO_DAPHNE = {{'BIND': {binds!r}}}")
+            self.assertEqual(self.checked()["BIND"], binds)
+            self.assertFalse(os.path.exists(path))
+            with socket.create_connection((HOST, port)):
+                taken.accept()[0].close()
 
     def test_an_application_that_is_not_there(self) -> None:
         self.settings("ASGI_APPLICATION = 'served.app'")

@@ -759,10 +759,13 @@ class BrowserReload(RunserverTestCase):
         running = self.project.manage("runserver", address)
         running.expect_port()
         browser = self.enterContext(sync_playwright()).chromium.launch(
-            executable_path=find("chromium"), args=["--no-sandbox", "--disable-gpu"]
+            executable_path=find("chromium"),
+            args=["--no-sandbox", "--disable-gpu"],
+            timeout=PATIENCE * 1000,
         )
         self.addCleanup(browser.close)
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"http://{address}/page/")
         heading = page.locator("h1")
 
@@ -773,7 +776,7 @@ class BrowserReload(RunserverTestCase):
                 return False
             return True
 
-        self.assertTrue(shows("first edition"))
+        self.assertTrue(shows("first edition", PATIENCE))
         template = "pages/templates/page.html"
         text = (self.project.path / template).read_text()
         text = text.replace("first edition", "second edition")

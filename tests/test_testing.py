@@ -477,7 +477,9 @@ class OnAFile(ASGILiveServerTestCase):
             Note.objects.create(text=f"note {number}")
             with urlopen(self.live_server_url + "/notes/") as response:
                 self.assertEqual(len(json.load(response)["notes"]), number + 1)
-        with connect(self.live_server_ws_url + "/notes/") as client:
+        with connect(
+            self.live_server_ws_url + "/notes/", open_timeout=60
+        ) as client:
             client.send("by WebSocket")
             self.assertEqual(client.recv(), "by WebSocket")
         self.assertTrue(Note.objects.filter(text="by WebSocket").exists())

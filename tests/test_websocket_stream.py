@@ -901,7 +901,7 @@ class PressureTests(StreamTestCase):
             with WebSocketClient(server, receive_buffer=65536) as client:
                 client.open()
                 client.frame(PING)
-                before = -1
+                before = -2
                 while self.count_now() != before:
                     before = self.count_now()
                     threading.Event().wait(0.2)
@@ -1157,7 +1157,7 @@ class ClientTests(StreamTestCase):
                 self.assertEqual(client.protocol.extensions, [])
 
     def test_pings(self) -> None:
-        settings = {"WEBSOCKET": {"PING_INTERVAL": 0.1, "PING_TIMEOUT": 0.2}}
+        settings = {"WEBSOCKET": {"PING_INTERVAL": 0.5, "PING_TIMEOUT": 3}}
         with self.talking(echo, settings) as client:
             client.open()
             self.assertEqual(client.read_frame(), Sent(PING, b""))

@@ -47,6 +47,7 @@ from .headers import (
     read_response_field,
     split_tokens,
 )
+from .pace import Pace
 from .status import BODILESS, plain_text, reason
 from .wire import Engine, Stream, Wire
 
@@ -188,7 +189,7 @@ class HTTP1Engine:
         "_begin", "_body_left", "_body_read", "_chunks", "_close_after",
         "_continue_due", "_discarding", "_draining", "_fields", "_framing",
         "_idle_armed", "_idle_since", "_last_fields", "_last_section", "_limits",
-        "_parser", "_paused", "_pending", "_report",
+        "_pace", "_parser", "_paused", "_pending", "_report",
         "_response", "_response_left", "_scanned", "_server_line", "_timeouts",
         "_unread", "_write", "head", "stream", "wire",
     )  # fmt: skip
@@ -223,6 +224,8 @@ class HTTP1Engine:
         self._body_left = 0
         self._body_read = 0
         self._chunks: ChunkedReader | None = None
+        #: How fast the body comes, from its second piece on.
+        self._pace: Pace | None = None
         self._continue_due = False
         self._discarding = False
         self._unread = 0
@@ -516,6 +519,7 @@ class HTTP1Engine:
                 raise ProtocolError("the request body is over its limit", 413)
             self._body_left = head.length
         self._body_read = self._unread = 0
+        self._pace = None
         self._discarding = False
         self._continue_due = head.expect_continue
 
@@ -616,16 +620,32 @@ class HTTP1Engine:
             if self._unread > BODY_HIGH_WATER and not complete:
                 self._pause()
         if complete:
+            self._pace = None
             self._arm(self._timeouts.request, self._request_expired)
             stream.end()
+        elif not self._keeps_pace(len(chunk)):
+            late = ProtocolError("the request body came too slowly", 408)
+            self._fail_request(late, b"")
         elif not self._paused:
             self._arm(self._timeouts.body, self._body_expired)
+
+    def _keeps_pace(self, size: int) -> bool:
+        now = self.wire.clock.seconds
+        pace = self._pace
+        if pace is not None:
+            return pace.keeps(size, now)
+        self._pace = Pace(self._timeouts.body, self._limits.minimum_rate, now)
+        if self._paused:
+            self._pace.stop(now)
+        return True
 
     def consumed(self, size: int) -> None:
         """The application took ``size`` bytes of the body; more may come."""
         self._unread -= size
         if self._paused and self._unread <= BODY_HIGH_WATER // 2 and self._body_left:
             self._resume()
+            if self._pace is not None:
+                self._pace.go_on(self.wire.clock.seconds)
             self._arm(self._timeouts.body, self._body_expired)
 
     def invite_body(self) -> None:
@@ -647,6 +667,8 @@ class HTTP1Engine:
             self.wire.pause_reading()
             if self._body_left:
                 # The client is not slow; we are not listening.
+                if self._pace is not None:
+                    self._pace.stop(self.wire.clock.seconds)
                 self._arm(None, self._body_expired)
 
     def _resume(self) -> None:
@@ -955,7 +977,21 @@ class HTTP1Engine:
         else:
             self.wire.close()
 
+    @property
+    def idle(self) -> bool:
+        """Whether requests were answered here, and nothing of another has come."""
+        return (
+            self.stream is None
+            and self._response == _COMPLETE
+            and not self._pending
+            and not self._body_left
+        )
+
     # -- Refusing ----------------------------------------------------------------------
+
+    def refuse(self, error: ProtocolError) -> None:
+        """Answer a connection that is to have none of its requests served."""
+        self._refuse(error, b"")
 
     def _refuse(self, error: ProtocolError, data: bytes) -> None:
         """Answer a message that cannot be served, and close."""

@@ -31,6 +31,7 @@ from ..protocol.http2_exchange import Exchange
 from ..protocol.http2_head import Head as HTTP2Head
 from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine, Stream
+from .ceilings import FORETOLD, Crowd
 from .clock import Clock
 from .peers import address, client_name
 from .taken import tcp_taken
@@ -71,9 +72,9 @@ class Connection(asyncio.Protocol):
     """Joins a transport to the engine that speaks its protocol."""
 
     __slots__ = (
-        "_closing", "_deadline", "_expired", "_first_bytes", "_paused", "_server",
-        "_taken", "_taken_at", "_write_deadline", "clock", "data_received", "engine",
-        "filed", "peer", "transport", "writable", "write",
+        "_begin_request", "_closing", "_deadline", "_expired", "_first_bytes",
+        "_paused", "_server", "_taken", "_taken_at", "_write_deadline", "clock",
+        "data_received", "engine", "filed", "peer", "transport", "writable", "write",
     )  # fmt: skip
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]
@@ -106,7 +107,15 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         self.peer = _peer_of(self.transport)
         server = self._server
+        self._begin_request = self._begin
+        if server.rush is not None:
+            self._begin_request = self._begin_if_free
         server.connections.add(self)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            server.descriptors.look(sock.fileno())
+        if server.crowd is not None:
+            self._enter(server.crowd)
         tls = self.transport.get_extra_info("ssl_object")
         if not server.config.http2 or tls is not None:
             self._first_bytes = None
@@ -115,7 +124,7 @@ class Connection(asyncio.Protocol):
             return
         engine = http1.HTTP1Engine(
             self,
-            self._begin,
+            self._begin_request,
             self._report,
             server.config.limits,
             server.config.timeouts,
@@ -143,6 +152,8 @@ class Connection(asyncio.Protocol):
         self.clock.forget(self)
         self.write = _discard
         self._server.connections.discard(self)
+        if self._server.crowd is not None:
+            self._server.crowd.excess.discard(self)
         self.engine.connection_lost()
 
     def pause_writing(self) -> None:
@@ -254,7 +265,7 @@ class Connection(asyncio.Protocol):
         server = self._server
         engine = http2.HTTP2Engine(
             self,
-            self._begin,
+            self._begin_request,
             self._report,
             server.config.limits,
             server.config.timeouts,
@@ -365,15 +376,46 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         now, patience = self.clock.seconds, self._patience
-        if taken > self._taken:
+        passed = now - self._taken_at
+        if patience is None or passed >= patience:
+            progress = taken - self._taken
+            least = self._server.config.limits.minimum_rate or 0
+            if progress <= 0 or progress < least * passed:
+                amount = "nothing" if progress <= 0 else f"only {progress} bytes"
+                protocol_log.info(
+                    "%s took %s of the response in %.0f s", self._name(), amount, passed
+                )
+                self.abort()
+                return
             self._taken, self._taken_at = taken, now
-        elif patience is None or now - self._taken_at >= patience:
-            protocol_log.info("%s took nothing of the response in time", self._name())
-            self.abort()
-            return
         self._look_again()
 
     # -- Requests ----------------------------------------------------------------------
+
+    def _enter(self, crowd: Crowd) -> None:
+        """Be counted; one too many has its requests refused."""
+        if crowd.admits(self._server.connections):
+            return
+        self._begin_request = self._turn_away
+        if not crowd.keep(self):
+            # Not before it has been made.
+            self.soon(self.transport.abort)
+
+    def _turn_away(self, engine: Carrier, head: Head) -> Stream:
+        assert self._server.crowd is not None
+        # HTTP/2 has this answer to give first, and can then say that it was the last.
+        self.soon(self._part)
+        raise self._server.crowd.refusal()
+
+    def _part(self) -> None:
+        self.drain()
+
+    def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
+        rush = self._server.rush
+        assert rush is not None
+        if len(self._server.context.streams) >= rush.limit:
+            raise rush.refusal()
+        return self._begin(engine, head)
 
     def _begin(self, engine: Carrier, head: Head) -> Stream:
         if head.upgrade == b"websocket":
@@ -382,6 +424,8 @@ class Connection(asyncio.Protocol):
 
     def _report(self, reason: str, status: int | None, data: bytes) -> None:
         level = _LEVELS.get(status, logging.INFO)
+        if reason in FORETOLD:
+            level = logging.INFO
         if protocol_log.isEnabledFor(level):
             protocol_log.log(
                 level,

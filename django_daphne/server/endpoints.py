@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import errno
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,16 +23,8 @@ from ..config import Config
 from .certificates import Certificates, CertificateStore
 from .inherited import InheritedSockets
 from .refusals import explain, refusal
+from .tcp_sockets import IPV4_ANY, IPV6_ANY, open_tcp_sockets
 from .unix_sockets import SocketFile, open_unix_socket
-
-#: How often a free port is sought that every address of a bind with port 0 can have.
-#: Each try fails only where another program holds that very port of the other family.
-PORT_ATTEMPTS = 20
-
-IPV4_ANY, IPV6_ANY = "0.0.0.0", "::"
-
-#: The machine, or this address of a name, lacks the family or the address.
-_ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 Address = tuple[Any, ...] | str
 MakeProtocol = Callable[[], asyncio.Protocol]
@@ -59,12 +49,15 @@ class Listener(abc.ABC):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        handshakes: int | None = None,
     ) -> None:
         """Listen, and give each accepted connection a new protocol.
 
         ``handshake_timeout`` bounds a TLS handshake and the silence before it,
         ``first_data_timeout`` the silence of a connection that is not announced before
         its first byte (Twisted's endpoints only); in seconds, None waits for ever.
+        ``handshakes`` is how many TLS handshakes may be under way at once before new
+        connections are left in the backlog (not with Twisted's TLS).
 
         :raises BindError: when another took the address since it was bound. The
             listener is closed then.
@@ -140,7 +133,7 @@ async def _open_sockets(
         sock, file = open_unix_socket(bind)
         return [SocketListener(bind, [sock], backlog=backlog, file=file)]
     if bind.kind is BindKind.TCP:
-        return [listener_on(bind, await _open_tcp(bind), backlog, store)]
+        return [listener_on(bind, await open_tcp_sockets(bind), backlog, store)]
     return [listener_on(bind, [sock], backlog, store) for sock in inherited.take(bind)]
 
 
@@ -193,6 +186,7 @@ class SocketListener(Listener):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        handshakes: int | None = None,
     ) -> None:
         if self._file is not None and not self._file.is_ours():
             self.stop_accepting()
@@ -204,23 +198,30 @@ class SocketListener(Listener):
         except OSError as error:
             self.stop_accepting()
             raise explain(self.bind, error) from None
-        await self.serve(make_protocol, handshake_timeout)
+        await self.serve(make_protocol, handshake_timeout, handshakes)
 
     async def serve(
-        self, make_protocol: MakeProtocol, handshake_timeout: float | None
+        self,
+        make_protocol: MakeProtocol,
+        handshake_timeout: float | None,
+        handshakes: int | None,
     ) -> None:
         """Accept on the sockets, which listen by now."""
         await self.accept_by_loop(make_protocol)
 
     async def accept_by_loop(self, make_protocol: MakeProtocol, **options: Any) -> None:
         loop = asyncio.get_running_loop()
+        # asyncio tries to accept as many in one turn, and logs a traceback for each
+        # attempt that fails: thousands a second when descriptors run out.
+        at_once = 1 if isinstance(loop, asyncio.BaseEventLoop) else self._backlog
         for sock in self.sockets:
             self._servers.append(
                 # Both loops take Unix sockets here too, and remove no file then.
                 await loop.create_server(
-                    make_protocol, sock=sock, backlog=self._backlog, **options
+                    make_protocol, sock=sock, backlog=at_once, **options
                 )
             )
+            sock.listen(self._backlog)
 
     def stop_accepting(self) -> None:
         if self._file is not None:
@@ -241,104 +242,6 @@ def _url(bind: Bind, sock: socket.socket, scheme: str) -> str:
     # A host name stays as it was written; only the port may have been unknown.
     host = name[0] if bind.host is None else bind.host
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{name[1]}"
-
-
-# -- TCP -------------------------------------------------------------------------------
-
-
-async def _open_tcp(bind: Bind) -> list[socket.socket]:
-    addresses = await _resolve(bind)
-    seeks_port = bind.port == 0 and len(addresses) > 1
-    for _attempt in range(PORT_ATTEMPTS if seeks_port else 1):
-        try:
-            return _bind_all(bind, addresses)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not seeks_port:
-                raise explain(bind, error) from None
-    raise refusal(bind, "no port is free on every address.")
-
-
-async def _resolve(bind: Bind) -> list[tuple[socket.AddressFamily, str]]:
-    if bind.host is None:
-        return [(socket.AF_INET, IPV4_ANY), (socket.AF_INET6, IPV6_ANY)]
-    if ":" in bind.host:
-        return [(socket.AF_INET6, bind.host)]
-    if not bind.host.strip("0123456789."):
-        return [(socket.AF_INET, bind.host)]
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            bind.host, None, type=socket.SOCK_STREAM
-        )
-    except socket.gaierror as error:
-        raise explain(bind, error) from None
-    except UnicodeError:
-        raise refusal(bind, f"{bind.host!r} is not a host name.") from None
-    addresses: dict[tuple[socket.AddressFamily, str], None] = {}
-    for family, _, _, _, name in found:
-        if family in (socket.AF_INET, socket.AF_INET6):
-            host, scope = str(name[0]), name[3] if len(name) == 4 else 0
-            if scope and "%" not in host:
-                host = f"{host}%{scope}"
-            addresses[family, host] = None
-    if not addresses:
-        raise refusal(bind, f"{bind.host!r} has neither an IPv4 nor an IPv6 address.")
-    return list(addresses)
-
-
-def _bind_all(
-    bind: Bind, addresses: Sequence[tuple[socket.AddressFamily, str]]
-) -> list[socket.socket]:
-    """One socket for each address that this machine has, all on the same port."""
-    sockets: list[socket.socket] = []
-    port = bind.port
-    absent: OSError | None = None
-    try:
-        for family, host in addresses:
-            try:
-                sockets.append(_bind_one(family, host, port, bind.dual_stack))
-            except OSError as error:
-                # A name may have an IPv6 address where the machine speaks none.
-                if error.errno not in _ABSENT:
-                    raise
-                absent = error
-                continue
-            port = sockets[-1].getsockname()[1]
-        if absent is not None and not sockets:
-            raise absent
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _bind_one(
-    family: socket.AddressFamily, host: str, port: int, dual_stack: bool
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform == "win32":
-            # Windows' SO_REUSEADDR would let two servers share the port.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            # A port whose last connections are in TIME_WAIT is free to a listener.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6 and not dual_stack:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if family == socket.AF_INET6 and "%" in host:
-            host, _, scope = host.partition("%")
-            sock.bind((host, port, 0, _scope_id(scope)))
-        else:
-            sock.bind((host, port))
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _scope_id(scope: str) -> int:
-    return int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
 
 
 def _refuse_overlap(listeners: Sequence[Listener]) -> None:

@@ -21,6 +21,7 @@ from ..config import Config
 from ..errors import BindError, LifespanFailed
 from .access_log import reopen_all
 from .server import Server
+from .systemd import Service
 
 EXIT_OK = 0
 EXIT_CANNOT_BIND = 1
@@ -53,7 +54,7 @@ def run(
 
     SIGTERM and SIGINT drain, a second one stops now; SIGHUP reopens log files and
     reads certificates again, SIGUSR1 does the former alone. Failures to bind or to
-    start are one line on stderr.
+    start are one line on stderr. systemd is told how it goes, if it asks.
 
     The process is expected to exit then. What keeps it from that (a task that ignores
     its cancellation, a view that blocks its thread) is left behind: the process ends
@@ -104,14 +105,20 @@ async def _serve(
     stop: asyncio.Event,
     hurry: asyncio.Event | None,
     on_listening: OnListening | None,
+    service: Service | None = None,
 ) -> None:
     await server.bind()
     if not await _start(server, stop):
         return
     await server.tell_started()
+    urls = [listener.url for listener in server.listeners]
     if on_listening is not None:
-        on_listening([listener.url for listener in server.listeners])
+        on_listening(urls)
+    if service is not None:
+        service.ready(urls)
     await stop.wait()
+    if service is not None:
+        service.stopping()
     draining = asyncio.ensure_future(server.drain())
     if hurry is not None:
         hurrying = asyncio.ensure_future(hurry.wait())
@@ -146,8 +153,15 @@ async def _run(
     stop, hurry = asyncio.Event(), asyncio.Event()
     limit = asyncio.ensure_future(_limit(stop, hurry, config.timeouts.graceful))
     server = Server(config, application, log_access=log_access, stop_requested=stop.set)
-    with _signals(stop, hurry, server.certificates.reload):
-        await _serve(server, stop, hurry, on_listening)
+    with contextlib.closing(Service()) as service:
+
+        def hang_up() -> None:
+            with service.reloading():
+                reopen_all()
+                server.certificates.reload()
+
+        with _signals(stop, hurry, hang_up):
+            await _serve(server, stop, hurry, on_listening, service)
     limit.cancel()
 
 
@@ -182,7 +196,7 @@ def _exit_now() -> None:
 
 @contextlib.contextmanager
 def _signals(
-    stop: asyncio.Event, hurry: asyncio.Event, reload: Callable[[], None]
+    stop: asyncio.Event, hurry: asyncio.Event, hang_up: Callable[[], None]
 ) -> Iterator[None]:
     """While inside, signals do what :func:`run` says instead of killing the process."""
     loop = asyncio.get_running_loop()
@@ -214,10 +228,6 @@ def _signals(
         return
     for number in stoppers:
         loop.add_signal_handler(number, request_stop, number)
-
-    def hang_up() -> None:
-        reopen_all()
-        reload()
 
     others = {signal.SIGHUP: hang_up, signal.SIGUSR1: reopen_all}
     for number, handler in others.items():

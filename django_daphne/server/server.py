@@ -29,6 +29,7 @@ from ..config import Config
 from ..errors import BindError
 from ..protocol.websocket_handshake import read_handshake
 from ..protocol.wire import Stream
+from .ceilings import CONCURRENCY, Ceiling, Crowd, Descriptors
 from .certificates import Certificates
 from .clock import Clock
 from .connection import Carrier, Connection, Head, RedirectConnection
@@ -83,6 +84,18 @@ class Server:
         self.context = Context(config, application, loop, log_access)
         self.certificates = Certificates(config)
         self.connections: set[Connection] = set()
+        limits = config.limits
+        self.descriptors = Descriptors(self.clock)
+        self.crowd = (
+            None
+            if limits.connections is None
+            else Crowd(limits.connections, self.clock)
+        )
+        self.rush = (
+            None
+            if limits.concurrency is None
+            else Ceiling(CONCURRENCY, limits.concurrency, self.clock)
+        )
         self.listeners: list[Listener] = []
         self.server_line = (
             None
@@ -160,6 +173,7 @@ class Server:
                     self._accept_to_redirect if redirects else self._accept,
                     handshake_timeout=timeouts.handshake,
                     first_data_timeout=timeouts.headers,
+                    handshakes=self.config.limits.connections,
                 )
         except BaseException:
             await self._close_listeners()

@@ -82,14 +82,19 @@ class TLSListener(SocketListener):
         super().__init__(bind, sockets, backlog=backlog)
         self.store = store
         self.arrivals: set[Arrival] = set()
+        self._crowded = False
         self._resuming: asyncio.TimerHandle | None = None
         self._accepting: set[socket.socket] = set()
 
     async def serve(
-        self, make_protocol: MakeProtocol, handshake_timeout: float | None
+        self,
+        make_protocol: MakeProtocol,
+        handshake_timeout: float | None,
+        handshakes: int | None,
     ) -> None:
         self.make_protocol = make_protocol
         self.handshake_timeout = handshake_timeout
+        self.handshakes = handshakes
         self.loop = asyncio.get_running_loop()
         if _can_watch(self.loop):
             self._accept_again()
@@ -114,6 +119,7 @@ class TLSListener(SocketListener):
 
     def stop_accepting(self) -> None:
         """Arrivals may still shake hands, until :meth:`finish`."""
+        self._crowded = False
         self._accept_no_more()
         super().stop_accepting()
 
@@ -141,6 +147,11 @@ class TLSListener(SocketListener):
 
     def _accept(self, listening: socket.socket) -> None:
         for _turn in range(ACCEPT_BATCH):
+            if self.handshakes is not None and len(self.arrivals) >= self.handshakes:
+                # The rest waits in the backlog until one of these has shaken hands.
+                self._crowded = True
+                self._accept_no_more()
+                return
             try:
                 sock, name = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -153,6 +164,13 @@ class TLSListener(SocketListener):
                 return
             sock.setblocking(False)
             Arrival(self, sock, name)
+
+    def depart(self, arrival: Arrival) -> None:
+        """It has shaken hands, or never will."""
+        self.arrivals.discard(arrival)
+        if self._crowded:
+            self._crowded = False
+            self._accept_again()
 
     def _pause(self, error: OSError) -> None:
         scarce = error.errno in (
@@ -223,7 +241,7 @@ class Arrival:
             return
         self._stop_watching()
         self._sock.close()
-        self._listener.arrivals.discard(self)
+        self._listener.depart(self)
 
     def _watch(
         self,
@@ -341,7 +359,7 @@ class Arrival:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if self._handed_over:
-            self._listener.arrivals.discard(self)
+            self._listener.depart(self)
         elif self._dropped:
             self.close()
         else:

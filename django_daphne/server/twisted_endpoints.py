@@ -67,6 +67,7 @@ class TwistedListener(Listener):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        handshakes: int | None = None,
     ) -> None:
         self._factory.start(make_protocol, first_data_timeout)
 

@@ -64,7 +64,7 @@ def open_unix_socket(bind: Bind) -> tuple[socket.socket, SocketFile]:
     """
     if not hasattr(socket, "AF_UNIX"):
         raise refusal(bind, "this system has no Unix sockets.")
-    group = None if bind.group is None else _group_id(bind, bind.group)
+    group = None if bind.group is None else find_group(bind, bind.group)
     _clear_the_way(bind)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -161,7 +161,11 @@ def _set_owner_and_mode(bind: Bind, group: int | None) -> None:
         raise explain(bind, error) from None
 
 
-def _group_id(bind: Bind, group: str) -> int:
+def find_group(bind: Bind, group: str) -> int:
+    """The number of ``group``.
+
+    :raises BindError: when there is none.
+    """
     import grp
 
     if group.isdecimal():

@@ -18,6 +18,7 @@ from django_daphne.errors import ConfigurationError, Problem
 from django_daphne.server import log_setup, process
 from django_daphne.server.access_log import make_access_log
 from django_daphne.server.certificates import examine
+from django_daphne.server.rehearsal import rehearse
 
 #: Each flag, by the name argparse gives it, and the key that it overrides.
 FLAGS = {
@@ -89,6 +90,8 @@ class Command(BaseCommand):
                 self.check()
             application = load_project_application()
             problems, late = examine(config)
+            if options["check_config"]:
+                problems += rehearse(config)
             if problems:
                 raise ConfigurationError(problems)
         except ConfigurationError as error:

@@ -14,6 +14,7 @@ AGES = 3600
 
 inside = 0
 most_inside = 0
+company = threading.Event()
 
 
 def hello(request):
@@ -68,6 +69,9 @@ def crowd(request):
     global inside, most_inside
     inside += 1
     most_inside = max(most_inside, inside)
-    time.sleep(0.2)
+    if inside > 1:
+        company.set()
+    # Whoever else may come in at the same time is in here by then.
+    company.wait(2)
     inside -= 1
     return JsonResponse({"most": most_inside, "thread": threading.get_ident()})

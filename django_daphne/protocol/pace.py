@@ -1,0 +1,50 @@
+"""Whether bytes come, or go, at the least rate that is worth a connection.
+
+A timeout that every byte starts anew is no limit: a byte now and then holds whatever it
+is that waits for the rest. So bytes are counted over windows of the timeout's length,
+and a window in which too few came is the last. Nobody is judged on less than a window,
+nor on time in which they had no choice: :meth:`Pace.stop` and :meth:`Pace.go_on`.
+"""
+
+from __future__ import annotations
+
+
+class Pace:
+    """Counts from ``now`` on, in windows of ``seconds``, ``rate`` bytes a second.
+
+    Where one of both is None everything is fast enough.
+    """
+
+    __slots__ = ("_came", "_least", "_since", "_stopped", "_window")
+
+    def __init__(self, seconds: float | None, rate: int | None, now: float) -> None:
+        self._window = seconds
+        self._least = rate
+        self._since = now
+        self._came = 0
+        self._stopped: float | None = None
+
+    def keeps(self, size: int, now: float) -> bool:
+        """``size`` bytes have come; False when those of a whole window are too few."""
+        self._came += size
+        window, least = self._window, self._least
+        if window is None or least is None or self._stopped is not None:
+            return True
+        passed = now - self._since
+        if passed < window:
+            return True
+        kept = self._came >= least * passed
+        self._since = now
+        self._came = 0
+        return kept
+
+    def stop(self, now: float) -> None:
+        """What passes from now on counts for nothing."""
+        if self._stopped is None:
+            self._stopped = now
+
+    def go_on(self, now: float) -> None:
+        """Time counts again."""
+        if self._stopped is not None:
+            self._since += now - self._stopped
+            self._stopped = None
