@@ -302,16 +302,18 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.abort()
 
-    def drain(self) -> bool:
-        """Begin nothing new; True when a client was told so that will come again."""
-        if self._closing:
-            return False
+    @property
+    def talks(self) -> bool:
+        """Whether a client has a WebSocket here, and will come again for another."""
         engine = self.engine
-        told = isinstance(engine, WebSocketEngine) or (
+        return isinstance(engine, WebSocketEngine) or (
             isinstance(engine, http2.HTTP2Engine) and engine.tunnels > 0
         )
-        engine.drain()
-        return told
+
+    def drain(self) -> None:
+        """Begin nothing new."""
+        if not self._closing:
+            self.engine.drain()
 
     @property
     def parting(self) -> bool:
@@ -404,11 +406,8 @@ class Connection(asyncio.Protocol):
     def _turn_away(self, engine: Carrier, head: Head) -> Stream:
         assert self._server.crowd is not None
         # HTTP/2 has this answer to give first, and can then say that it was the last.
-        self.soon(self._part)
+        self.soon(self.drain)
         raise self._server.crowd.refusal()
-
-    def _part(self) -> None:
-        self.drain()
 
     def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
         rush = self._server.rush

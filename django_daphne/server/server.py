@@ -251,12 +251,17 @@ class Server:
             await listener.finish()
 
     async def _drain_connections(self) -> None:
-        batch = 0
+        talking = []
         for connection in tuple(self.connections):
-            if connection.drain():
-                batch += 1
-                if batch % CLOSE_BATCH == 0:
-                    await asyncio.sleep(CLOSE_INTERVAL)
+            if connection.talks:
+                talking.append(connection)
+            else:
+                # Its next answer is to say that it is the last.
+                connection.drain()
+        for number, connection in enumerate(talking, 1):
+            connection.drain()
+            if number % CLOSE_BATCH == 0:
+                await asyncio.sleep(CLOSE_INTERVAL)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
