@@ -136,13 +136,6 @@ class SettingsTests(SimpleTestCase):
         tls = {**CERTIFICATE, "PASSWORD": "open sesame"}
         self.assertNotIn("open sesame", repr(build_config({"TLS": tls})))
 
-    def test_acme_is_later_work(self) -> None:
-        self.refuses(
-            {**CERTIFICATE, "ACME": {}},
-            "E003 TLS.ACME: DJANGO_DAPHNE['TLS']['ACME'] is not available yet. "
-            "Remove it: this version would not do what it says.",
-        )
-
     def test_names(self) -> None:
         place = "DJANGO_DAPHNE['TLS']['SNI']"
         hint = (
@@ -288,6 +281,7 @@ class DescriptionTests(SimpleTestCase):
                 "CLIENT_CA": None,
                 "CLIENT_CERTIFICATE": "none",
                 "SNI": {"a.example": CERTIFICATE},
+                "ACME": None,
             },
         )
 

@@ -452,6 +452,10 @@ class RedirectConnection(Connection):
     def _begin(self, engine: Carrier, head: Head) -> Stream:
         return HTTPStream(self._server.redirect_context, engine, self.peer, head)
 
+    def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
+        # No application is asked, so it does not matter how much it has to do.
+        return self._begin(engine, head)
+
 
 #: How loud a report is, by the status answered with: 0 where nobody was there to be
 #: answered, None where HTTP/2 has means of its own. What strangers send wrong is no

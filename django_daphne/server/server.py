@@ -20,6 +20,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
+from ..application.acme_challenge import ChallengeAnswers
 from ..application.context import Application, Context, LogAccess, server_log
 from ..application.lifespan import Lifespan
 from ..application.redirect import Redirect
@@ -81,8 +82,8 @@ class Server:
         loop = asyncio.get_running_loop()
         self.config = config
         self.clock = Clock(loop)
-        self.context = Context(config, application, loop, log_access)
         self.certificates = Certificates(config)
+        self.context = Context(config, self._proving(application), loop, log_access)
         self.connections: set[Connection] = set()
         limits = config.limits
         self.descriptors = Descriptors(self.clock)
@@ -139,6 +140,13 @@ class Server:
                 "'systemd:tls' take it."
             )
 
+    def _proving(self, application: Application) -> Application:
+        """``application``, and before it what a certificate authority asks for."""
+        answer_to = self.certificates.answer_to
+        if answer_to is None:
+            return application
+        return ChallengeAnswers(application, answer_to)
+
     def _secure_port(self) -> int | None:
         """The port of the first listener with TLS; None where none has one."""
         for listener in self.listeners:
@@ -151,7 +159,7 @@ class Server:
         context = self.context
         redirect = Redirect(port, self.config.hooks.allowed_host)
         self.redirect_context = Context(
-            self.config, redirect, context.loop, context.log_access
+            self.config, self._proving(redirect), context.loop, context.log_access
         )
         # One set: draining waits for the streams of both.
         self.redirect_context.streams = context.streams
@@ -201,6 +209,8 @@ class Server:
         if timeouts.drain_delay and not self._hurry.is_set():
             await self._pause(timeouts.drain_delay)
         self.context.draining = True
+        # No authority could reach us any more.
+        self.certificates.stop()
         self._stop_accepting()
         closing = loop.create_task(self._drain_connections())
         end = farewell = cancel = None
@@ -218,7 +228,6 @@ class Server:
         await self._end_lifespan(end)
         await self._end_connections(end)
         await self._close_listeners()
-        self.certificates.stop()
         self.clock.stop()
 
     # -- Connections -------------------------------------------------------------------

@@ -270,6 +270,14 @@ def _load(
         faults.append(Fault(key, f"{path} holds no {what} in PEM format."))
 
 
+def faults_of_authorities(key: str, path: str) -> list[Fault]:
+    """What is wrong with a file of certificates to believe, that ``key`` names."""
+    faults: list[Fault] = []
+    scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load(key, path, "certificates", scratch.load_verify_locations, faults)
+    return faults
+
+
 def _load_certificate(
     context: ServerContext,
     files: CertificateFiles,
