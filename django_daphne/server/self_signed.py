@@ -18,6 +18,7 @@ def self_signed(subject: str, names: Iterable[str], lifetime: timedelta) -> byte
     ``subject`` is what tells people what it is.
     """
     key = ec.generate_private_key(ec.SECP256R1())
+    general = x509.SubjectAlternativeName([general_name(each) for each in names])
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
     now = datetime.now(UTC)
     certificate = (
@@ -51,6 +52,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def general_name(name: str) -> x509.GeneralName:
+    """``name``, an address or a host, as certificates have it."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
