@@ -30,9 +30,7 @@ def self_signed(subject: str, names: Iterable[str], lifetime: timedelta) -> byte
         # Clocks of virtual machines lag.
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + lifetime)
-        .add_extension(
-            x509.SubjectAlternativeName(list(map(general_name, names))), False
-        )
+        .add_extension(general, False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
         .add_extension(
