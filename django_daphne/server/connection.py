@@ -456,16 +456,25 @@ class Connection(asyncio.Protocol):
         passed = now - self._taken_at
         if patience is None or passed >= patience:
             progress = taken - self._taken
-            least = self._server.config.limits.minimum_rate or 0
-            if progress <= 0 or progress < least * passed:
-                amount = "nothing" if progress <= 0 else f"only {progress} bytes"
-                protocol_log.info(
-                    "%s took %s of the response in %.0f s", self._name(), amount, passed
-                )
-                self.abort()
+            least = (self._server.config.limits.minimum_rate or 0) * passed
+            if progress <= 0 or progress < least:
+                self._give_up(progress, passed)
                 return
             self._taken, self._taken_at = taken, now
         self._look_again()
+
+    def _give_up(self, taken: int, seconds: float) -> None:
+        limit, amount = "TIMEOUTS['WRITE']", "nothing"
+        if taken > 0:
+            limit, amount = "LIMITS['MINIMUM_RATE']", f"only {taken} bytes"
+        protocol_log.info(
+            "%s took %s of the response in %.0f s (%s)",
+            self._name(),
+            amount,
+            seconds,
+            limit,
+        )
+        self.abort()
 
     # -- Requests ----------------------------------------------------------------------
 

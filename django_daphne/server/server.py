@@ -58,9 +58,10 @@ LAST_MOMENTS_IN_A_HURRY = 0.25
 #: fifth of ``APPLICATION_CLOSE``.
 RESERVE = 2.0
 
-#: What TLS clients that have been sent everything get to answer the end of their
-#: connections. One that keeps its connection for later does not look at it.
-CLOSE_NOTIFY = 2.0
+#: What TLS clients that have taken everything get to answer the end of their
+#: connections. One that keeps its connection for later does not look at it, and an idle
+#: client is not what a stop should wait for.
+CLOSE_NOTIFY = 0.5
 
 
 class Server:
@@ -134,13 +135,17 @@ class Server:
             certificates=certificates,
             on_reactor_stop=self._stop_requested,
         )
-        if not config.redirect_bind:
-            return
-        port = self._secure_port()
-        if port is None:
-            await self._close_listeners()
-            raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
-        self._redirect_to(port)
+        if config.redirect_bind:
+            port = self._secure_port()
+            if port is None:
+                await self._close_listeners()
+                raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
+            self._redirect_to(port)
+        if config.tls is not None and not any(bind.takes_tls for bind in config.bind):
+            server_log.warning(
+                "TLS applies to no bind: only those like '0.0.0.0:443', 'fd:3:tls' and "
+                "'systemd:tls' take it."
+            )
 
     def _proving(self, application: Application) -> Application:
         """``application``, and before it what a certificate authority asks for."""
