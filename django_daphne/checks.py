@@ -26,9 +26,13 @@ ROOT_PATH_IGNORED = "W006"
 EXPIRES_SOON = "W007"
 TLS_UNUSED = "W008"
 BIND_NOT_HERE = "W012"
+MONITOR_IN_PUBLIC = "W013"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
+
+#: Hosts that stand for all of a machine's addresses.
+_EVERYWHERE = (None, "0.0.0.0", "::")
 
 #: May connect to a Unix socket: everybody.
 _OTHERS_WRITE = 0o002
@@ -151,6 +155,18 @@ def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
             f"{spell('TLS')} applies to no bind: only those like '0.0.0.0:443', "
             f"'fd:3:tls' and 'systemd:tls' take it.",
             "Change BIND, or remove TLS.",
+        )
+    monitor = config.monitor.bind
+    if (
+        monitor is not None
+        and monitor.kind is BindKind.TCP
+        and monitor.host in _EVERYWHERE
+    ):
+        yield (
+            MONITOR_IN_PUBLIC,
+            f"{spell('MONITOR.BIND')} {monitor.text!r}: everybody who reaches this "
+            f"machine may read the metrics.",
+            "Write the address that your monitoring comes by.",
         )
     script_name = settings.FORCE_SCRIPT_NAME
     if script_name and config.root_path != script_name:

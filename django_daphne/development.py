@@ -23,7 +23,7 @@ from asgiref.sync import ThreadSensitiveContext
 
 from .application.context import Application, Receive, Scope, Send
 from .conf import get_config
-from .config import TLS, UNUSABLE_CERTIFICATE, Config
+from .config import TLS, UNUSABLE_CERTIFICATE, Config, Monitoring
 from .development_log import log_access, log_refusals
 from .errors import ConfigurationError, Problem
 from .server.threaded import ThreadedServer
@@ -180,7 +180,12 @@ def development_config() -> Config:
         application_close=GRACEFUL,
     )
     return dataclasses.replace(
-        config, bind=(), redirect_bind=(), tls=None, timeouts=timeouts
+        config,
+        bind=(),
+        redirect_bind=(),
+        tls=None,
+        monitor=Monitoring(),
+        timeouts=timeouts,
     )
 
 
