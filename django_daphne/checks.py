@@ -30,6 +30,7 @@ SECURE_BY_ANYBODY = "W009"
 EVERYBODY_TRUSTED = "W010"
 HOST_BY_ANYBODY = "W011"
 BIND_NOT_HERE = "W012"
+MONITOR_IN_PUBLIC = "W013"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
@@ -40,6 +41,9 @@ _DJANGO_READS = {
     "USE_X_FORWARDED_HOST": "X-Forwarded-Host",
     "USE_X_FORWARDED_PORT": "X-Forwarded-Port",
 }
+
+#: Hosts that stand for all of a machine's addresses.
+_EVERYWHERE = (None, "0.0.0.0", "::")
 
 #: May connect to a Unix socket: everybody.
 _OTHERS_WRITE = 0o002
@@ -163,6 +167,18 @@ def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
             f"{spell('TLS')} applies to no bind: only those like '0.0.0.0:443', "
             f"'fd:3:tls' and 'systemd:tls' take it.",
             "Change BIND, or remove TLS.",
+        )
+    monitor = config.monitor.bind
+    if (
+        monitor is not None
+        and monitor.kind is BindKind.TCP
+        and monitor.host in _EVERYWHERE
+    ):
+        yield (
+            MONITOR_IN_PUBLIC,
+            f"{spell('MONITOR.BIND')} {monitor.text!r}: everybody who reaches this "
+            f"machine may read the metrics.",
+            "Write the address that your monitoring comes by.",
         )
     script_name = settings.FORCE_SCRIPT_NAME
     if script_name and config.root_path != script_name:

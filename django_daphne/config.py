@@ -298,6 +298,13 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Monitoring:
+    """Where health and metrics are told."""
+
+    bind: Bind | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateFiles:
     """A certificate, with what it needs to be believed, and its key; PEM files."""
 
@@ -404,6 +411,7 @@ class Config:
     limits: Limits = Limits()
     websocket: WebSocketSettings = WebSocketSettings()
     logging: Logging = Logging()
+    monitor: Monitoring = Monitoring()
     hooks: Hooks = Hooks()
 
 
@@ -416,7 +424,7 @@ _SECTIONS: dict[str, type] = {
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("WORKERS", "WORKER", "MONITOR"),
+    "": ("WORKERS", "WORKER"),
 }
 
 
@@ -451,7 +459,7 @@ def _read(settings: object, problems: list[Problem]) -> Config:
     plain = {
         f.name.upper(): f for f in dataclasses.fields(Config) if "rule" in f.metadata
     }
-    known = ["BIND", "REDIRECT_BIND", "TLS", "PROXY", *plain, *_SECTIONS]
+    known = ["BIND", "REDIRECT_BIND", "TLS", "PROXY", "MONITOR", *plain, *_SECTIONS]
     for key, value in settings.items():
         if key == "BIND":
             values["bind"] = _read_binds(key, value, problems)
@@ -461,6 +469,8 @@ def _read(settings: object, problems: list[Problem]) -> Config:
             values["tls"] = _read_tls(value, problems)
         elif key == "PROXY":
             values["proxy"] = _read_proxy(value, problems)
+        elif key == "MONITOR":
+            values["monitor"] = _read_monitor(value, problems)
         elif key in plain:
             values[plain[key].name] = _read_value(key, value, plain[key], problems)
         elif key in _SECTIONS:
@@ -556,6 +566,31 @@ def _read_binds(
     for text in sorted(repeated):
         problems.append(Problem(IMPOSSIBLE, key, f"{spell(key)} names {text!r} twice."))
     return tuple(binds)
+
+
+def _read_monitor(value: object, problems: list[Problem]) -> Monitoring:
+    if not _is_dict("MONITOR", value, problems):
+        return Monitoring()
+    assert isinstance(value, Mapping)
+    _read_fields("MONITOR", value, Monitoring, problems, ("BIND",))
+    path, text = "MONITOR.BIND", value.get("BIND")
+    if text is None:
+        return Monitoring()
+    if not isinstance(text, str):
+        problems.append(
+            Problem(
+                WRONG_VALUE,
+                path,
+                f"{spell(path)} must be a string or None, not {text!r}.",
+                "Write it like '127.0.0.1:9000'.",
+            )
+        )
+        return Monitoring()
+    try:
+        return Monitoring(parse_bind(text))
+    except ValueError as error:
+        problems.append(Problem(BAD_BIND, path, f"{spell(path)}: {error}"))
+        return Monitoring()
 
 
 # -- TLS -----------------------------------------------------------------------------
@@ -806,6 +841,7 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                     "Name it in TLS['CERTIFICATE'].",
                 )
             )
+    _cross_check_monitor(config, problems)
     _cross_check_challenges(config, problems)
     if not config.redirect_bind:
         return
@@ -837,6 +873,32 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                     "Only plain HTTP is redirected.",
                 )
             )
+
+
+def _cross_check_monitor(config: Config, problems: list[Problem]) -> None:
+    bind = config.monitor.bind
+    if bind is None:
+        return
+    path = "MONITOR.BIND"
+    for key, others in (("BIND", config.bind), ("REDIRECT_BIND", config.redirect_bind)):
+        if bind.text in (other.text for other in others) and bind.port != 0:
+            problems.append(
+                Problem(
+                    IMPOSSIBLE,
+                    path,
+                    f"{spell(path)}: {bind.text!r} is in {key} too.",
+                    "Health and metrics have an address of their own.",
+                )
+            )
+    if bind.needs_tls:
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                path,
+                f"{spell(path)}: {bind.text!r} would need a certificate.",
+                "Health and metrics are plain HTTP.",
+            )
+        )
 
 
 def _cross_check_challenges(config: Config, problems: list[Problem]) -> None:

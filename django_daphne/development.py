@@ -23,7 +23,7 @@ from asgiref.sync import ThreadSensitiveContext
 
 from .application.context import Application, Receive, Scope, Send
 from .conf import get_config
-from .config import TLS, UNUSABLE_CERTIFICATE, Config
+from .config import TLS, UNUSABLE_CERTIFICATE, Config, Monitoring
 from .development_log import log_access, log_refusals
 from .errors import ConfigurationError, Problem
 from .server.threaded import ThreadedServer
@@ -181,7 +181,13 @@ def development_config() -> Config:
     )
     proxy = config.proxy and dataclasses.replace(config.proxy, protocol=False)
     return dataclasses.replace(
-        config, bind=(), redirect_bind=(), tls=None, proxy=proxy, timeouts=timeouts
+        config,
+        bind=(),
+        redirect_bind=(),
+        tls=None,
+        proxy=proxy,
+        monitor=Monitoring(),
+        timeouts=timeouts,
     )
 
 

@@ -186,6 +186,12 @@ class ProductionTests(SimpleTestCase):
         self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=666"]}, "W005")
         self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=660"]})
 
+    def test_metrics_for_everybody(self) -> None:
+        for bind in (":9000", "0.0.0.0:9000", "[::]:9000"):
+            with self.subTest(bind):
+                self.assert_warns({"MONITOR": {"BIND": bind}}, "W013")
+        self.assert_warns({"MONITOR": {"BIND": "127.0.0.1:9000"}})
+
     def test_a_bind_of_another_machine(self) -> None:
         # An address for documentation (RFC 5737).
         self.assert_warns({"BIND": ["192.0.2.1:8000"]}, "W012")

@@ -57,7 +57,7 @@ def actual_settings() -> dict[str, Any]:
                 )
         elif "rule" in field.metadata:
             found[key] = value
-        elif key in config._SECTIONS:
+        elif key in config._SECTIONS or key == "MONITOR":
             for inner in dataclasses.fields(value):
                 found[f"{key}.{inner.name.upper()}"] = getattr(value, inner.name)
     return found

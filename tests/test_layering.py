@@ -57,6 +57,7 @@ THIRD_PARTY = {
     "hpack": {"protocol.http2_fields"},
     "httptools": {"protocol.http1"},
     "josepy": {"server.acme_client"},
+    "prometheus_client": {"server.metrics"},
     "requests": {"server.acme_client"},
     "twisted": {"server"},
     "uvloop": {"server"},
