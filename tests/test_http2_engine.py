@@ -1823,7 +1823,7 @@ class Timers(EngineTestCase):
         self.assertIsNone(conversation.wire.ended)
         conversation.wire.wait(1)
         self.assertIsNotNone(conversation.wire.ended)
-        self.assertIn("longer than its limit", conversation.reports[0][0])
+        self.assertIn("longer than TIMEOUTS['HEADERS']", conversation.reports[0][0])
 
     def test_a_frame_that_does_not_end(self) -> None:
         conversation = self.conversation(headers=5)

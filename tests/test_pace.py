@@ -86,7 +86,8 @@ class Bodies(unittest.TestCase):
         self.assertEqual(answer.status, 408)
         self.assertEqual(conversation.wire.ended, "linger")
         self.assertEqual(
-            conversation.stream.resets, [("the request body came too slowly", 408)]
+            conversation.stream.resets,
+            [("the request body came more slowly than LIMITS['MINIMUM_RATE']", 408)],
         )
         self.assertEqual(conversation.reports[0][1], 408)
 
@@ -154,7 +155,10 @@ class Streams(unittest.TestCase):
         self.drip(conversation, h2.data(1, b"x"), 20, 5)
         response = conversation.response(stream)
         self.assertEqual(response.status, 408)
-        self.assertEqual(stream.resets, [("the request body came too slowly", 408)])
+        self.assertEqual(
+            stream.resets,
+            [("the request body came more slowly than LIMITS['MINIMUM_RATE']", 408)],
+        )
         # The other has not even begun, which is the business of BODY.
         self.assertIn("no progress", other.resets[0][0])
 
@@ -192,8 +196,11 @@ class Streams(unittest.TestCase):
         slow.engine.start(200, [], bytes(100_000), True)
         self.sip(conversation, 1, 10, 5)
         self.assertEqual(conversation.response(slow).reset, h2.CANCEL)
-        self.assertEqual(slow.resets, [("the client takes the response too slowly", 0)])
-        self.assertIn("too slowly", conversation.reports[0][0])
+        self.assertEqual(
+            slow.resets,
+            [("the client takes it more slowly than LIMITS['MINIMUM_RATE']", 0)],
+        )
+        self.assertIn("MINIMUM_RATE", conversation.reports[0][0])
         # The connection is none the worse for it.
         other.answer(200, [], b"hello")
         self.assertEqual(conversation.response(other).body, b"hello")
@@ -214,7 +221,7 @@ class Streams(unittest.TestCase):
             stream.engine.start(200, [], bytes(100_000), True)
         self.sip(conversation, 0, 50, 8)
         self.assertEqual(conversation.goaway.code, h2.ENHANCE_YOUR_CALM)
-        self.assertIn("too slowly", conversation.reports[0][0])
+        self.assertIn("MINIMUM_RATE", conversation.reports[0][0])
         self.assertTrue(all(stream.resets for stream in streams))
 
     def test_a_connection_that_takes_nothing(self) -> None:
@@ -285,7 +292,7 @@ class Clients(unittest.TestCase):
             else:
                 self.fail("a byte now and then held the request")
         self.assertEqual(answer.status, 408)
-        self.assertIn("too slowly", logs.output[0])
+        self.assertIn("MINIMUM_RATE", logs.output[0])
 
     def download(self, ended: Happening) -> Any:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1043,7 +1043,8 @@ class HTTP2Engine:
         else:
             pace.go_on(now)
             if not pace.keeps(self._sent, now):
-                self._fail(ENHANCE_YOUR_CALM, "the client takes responses too slowly")
+                reason = "responses are taken more slowly than LIMITS['MINIMUM_RATE']"
+                self._fail(ENHANCE_YOUR_CALM, reason)
         self._sent = 0
 
     def _write_out(self) -> bool:
@@ -1155,7 +1156,10 @@ class HTTP2Engine:
             self._settle_goaway()
         if self._window_due is not None and self._window_due <= now:
             if self.schedule and self.wire.writable:
-                self._fail(ENHANCE_YOUR_CALM, "the client took nothing of responses")
+                self._fail(
+                    ENHANCE_YOUR_CALM,
+                    "the client took nothing of responses in TIMEOUTS['WRITE']",
+                )
                 return
             # Nothing waits for it, or the wire has an eye on that.
             self._window_due = None
@@ -1172,6 +1176,7 @@ class HTTP2Engine:
         if not self.exchanges and self.timeouts.keep_alive is not None:
             idle_due = self._idle_since + self.timeouts.keep_alive
             if idle_due <= now and self._goaway_due is None:
+                self.report("idle for TIMEOUTS['KEEP_ALIVE']", 0, b"")
                 self._say_goaway(self._highest, NO_ERROR)
                 self._leave()
                 return
@@ -1193,9 +1198,12 @@ class HTTP2Engine:
     def _head_expired(self) -> None:
         if self._preface_left == PREFACE and not self._pending:
             # Nobody has said anything that could be answered.
+            self.report("no request within TIMEOUTS['HEADERS']", 0, b"")
             self._leave()
         else:
-            self._fail(NO_ERROR, "a frame or a head took longer than its limit")
+            self._fail(
+                NO_ERROR, "a frame or a head took longer than TIMEOUTS['HEADERS']"
+            )
 
 
 def _names_itself(priority: bytes, id: int) -> bool:

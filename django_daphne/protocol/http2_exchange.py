@@ -138,7 +138,9 @@ class Exchange:
             limit = engine.limits.body_bytes
             if head.length is not None:
                 if limit is not None and head.length > limit:
-                    over = ProtocolError("the request body is over its limit", 413)
+                    over = ProtocolError(
+                        "the request body is over LIMITS['BODY_BYTES']", 413
+                    )
                     self.refuse(over)
                     return
                 self._left = head.length
@@ -236,7 +238,9 @@ class Exchange:
             self._body_read += size
             limit = self.engine.limits.body_bytes
             if limit is not None and self._body_read > limit:
-                self.fail(ProtocolError("the request body is over its limit", 413))
+                self.fail(
+                    ProtocolError("the request body is over LIMITS['BODY_BYTES']", 413)
+                )
                 self.engine.charge_reset(self)
                 return
             self._unread += size
@@ -245,7 +249,11 @@ class Exchange:
         if ended:
             self._end_request()
         elif not self._body_keeps_pace(size):
-            self.fail(ProtocolError("the request body came too slowly", 408))
+            self.fail(
+                ProtocolError(
+                    "the request body came more slowly than LIMITS['MINIMUM_RATE']", 408
+                )
+            )
         elif self._unread <= self.engine.stream_window // 2:
             self._give_back()
             self._expect_body()
@@ -551,7 +559,9 @@ class Exchange:
             if size == window:
                 engine.schedule.discard(self)
                 if not self._await_window(size):
-                    self._give_up("the client takes the response too slowly")
+                    self._give_up(
+                        "the client takes it more slowly than LIMITS['MINIMUM_RATE']"
+                    )
                     return size
         else:
             self._unsent = self._write_due = self._window_pace = None
@@ -639,7 +649,9 @@ class Exchange:
         if self._write_due is not None and self._write_due <= now:
             if self.engine.wire.writable:
                 self._write_due = None
-                self._give_up("the client took nothing of the response in time")
+                self._give_up(
+                    "the client took nothing of the response in TIMEOUTS['WRITE']"
+                )
                 return
             # The whole connection stands still; the wire has an eye on that.
             self._expect_window()
@@ -653,7 +665,9 @@ class Exchange:
                 return
         if self._request_due is not None and self._request_due <= now:
             self._request_due = None
-            self.fail(ProtocolError("the response took longer than its limit", 503))
+            self.fail(
+                ProtocolError("the response took longer than TIMEOUTS['REQUEST']", 503)
+            )
             return
         if self._tunnel is not None:
             self._tunnel.check_time(now)
@@ -672,7 +686,11 @@ class Exchange:
         if self.discarding or self._tunnel is not None:
             self.engine.reset(self, NO_ERROR)
         else:
-            self.fail(ProtocolError("the request body made no progress", 408))
+            self.fail(
+                ProtocolError(
+                    "the request body made no progress in TIMEOUTS['BODY']", 408
+                )
+            )
 
     # -- WebSocket ---------------------------------------------------------------------
 

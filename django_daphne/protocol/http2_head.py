@@ -149,7 +149,9 @@ def read_head(fields: Fields, limits: Limits) -> Head:
     host = _read_host(pseudo.get(b":authority"), hosts)
     headers.insert(0, (b"host", host))
     if len(headers) > limits.header_count:
-        raise ProtocolError("the header section has too many fields", 431)
+        raise ProtocolError(
+            "the header section has more fields than LIMITS['HEADER_COUNT']", 431
+        )
     head.headers = headers
     return head
 
@@ -210,7 +212,7 @@ def _sort(
     if _has_bad_value(values):
         raise Malformed("a field value with control characters or outer white space")
     if size > limits.header_bytes:
-        raise ProtocolError("the header section is over its limit", 431)
+        raise ProtocolError("the header section is over LIMITS['HEADER_BYTES']", 431)
     if len(crumbs) > 1:
         # RFC 9113 section 8.2.3.
         cookie = (b"cookie", b"; ".join(crumbs))
@@ -271,7 +273,7 @@ def _read_control(head: Head, pseudo: dict[bytes, bytes], limits: Limits) -> Non
     if not _PATH.fullmatch(path) and not (path == b"*" and method == b"OPTIONS"):
         raise Malformed(f"invalid :path {path[:100]!r}")
     if len(method) + len(path) > limits.request_line:
-        raise ProtocolError("the request target is over its limit", 414)
+        raise ProtocolError("the request target is over LIMITS['REQUEST_LINE']", 414)
     if protocol is not None:
         if not connect:
             raise Malformed(":protocol without CONNECT")
