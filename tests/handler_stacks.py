@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 from asgiref.local import Local
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -38,6 +39,8 @@ from django.utils.decorators import (
     sync_only_middleware,
 )
 from django.utils.deprecation import MiddlewareMixin
+
+from django_daphne.handler import exchange
 
 #: What one request may take before it counts as hung; a busy machine needs some.
 DEADLINE = 30
@@ -508,6 +511,15 @@ async def _request(handler: Any, case: Case) -> Observed:
     return seen
 
 
+@contextlib.contextmanager
+def _listening(at_once: bool) -> Iterator[None]:
+    """Have our handler listen for the client's going from the beginning, if need be."""
+    with contextlib.ExitStack() as stack:
+        if at_once:
+            stack.enter_context(mock.patch.object(exchange, "LISTEN_AFTER", 0))
+        yield
+
+
 def observe(handler_class: Callable[[], Any], case: Case) -> Observed:
     """What a request does to a handler of ``handler_class``."""
     global run_case
@@ -525,6 +537,7 @@ def observe(handler_class: Callable[[], Any], case: Case) -> Observed:
         _receivers(case.receivers),
         _logged(),
         warnings.catch_warnings(),
+        _listening(case.leaves_at is not None),
     ):
         warnings.simplefilter("ignore")
         handler = handler_class()

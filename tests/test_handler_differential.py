@@ -242,7 +242,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[[Any], Any]]] = {
     "a disconnect stops nothing": (hop.Work, "step", _never_stops),
     "a disconnect stops what Django does not": (hop.Work, "step", _stops_everywhere),
     "what the thread sets in its context is lost": (
-        hop, "_restore_context", _keeps_context,
+        hop, "_carry_over", _keeps_context,
     ),
     "closed before it is sent": (exchange.Exchange, "_closes_unseen", _always_unseen),
     "never closed": (exchange.Exchange, "_finish", _never_closes),

@@ -29,17 +29,35 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from asgiref import sync
+from asgiref import local
 from asgiref.sync import AsyncToSync, SyncToAsync
 
 from .threads import Worker
 
 _R = TypeVar("_R")
 
+#: What a ``Local`` keeps in a context: its data, and the thread that may see them.
 #: Private, hence :data:`.grouping.KNOWN_ASGIREF`.
-_restore_context: Callable[[contextvars.Context], None] = getattr(
-    sync, "_restore_context", lambda context: None
-)
+_Storage: Any = getattr(local, "_Storage", None)
+
+_NOTHING = object()
+
+
+def _carry_over(context: contextvars.Context) -> None:
+    """Set what is set in ``context`` in the present one, for the present thread."""
+    thread = threading.get_ident()
+    for variable, value in context.items():
+        present = variable.get(_NOTHING)
+        if type(value) is _Storage:
+            if (
+                type(present) is _Storage
+                and present.data is value.data
+                and present.thread_id == thread
+            ):
+                continue
+            variable.set(_Storage(thread, value.data))
+        elif present is not value:
+            variable.set(value)
 
 
 class Work:
@@ -110,7 +128,7 @@ class Work:
             loop.call_soon_threadsafe(self._wake)
 
     def _enter(self) -> Any:
-        _restore_context(self._context)
+        _carry_over(self._context)
         return self._function(self)
 
     def through_asgiref(self) -> Any:
@@ -147,7 +165,7 @@ class Work:
             return self._result
         finally:
             # Even of a function that is still running: asgiref does so, too.
-            _restore_context(self._context)
+            _carry_over(self._context)
             # An error's traceback leads to its frames, and they here.
             self._error = self._result = None
 
