@@ -58,7 +58,7 @@ ANSWERS_IN_A_CHILD_TASK = django.VERSION < (6, 1)
 
 #: Seconds before anybody listens for the client's going. A task for it costs a third of
 #: what a short request does, which is answered by then.
-LISTEN_AFTER = 0.1
+LISTEN_AFTER: float = 0.1
 
 #: Whether the thread-sensitive context that a request is in was made for it alone.
 alone: contextvars.ContextVar[bool] = contextvars.ContextVar("alone", default=False)

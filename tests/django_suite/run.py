@@ -35,10 +35,10 @@ def replace_handlers() -> None:
     django.core.handlers.asgi.ASGIHandler = Handler  # type: ignore[misc]
     django.core.asgi.ASGIHandler = Handler  # type: ignore[attr-defined]
     django.test.client.AsyncClientHandler = AsyncClientHandler  # type: ignore[misc]
-    lease_always()
+    settle()
 
 
-def lease_always() -> None:
+def settle() -> None:
     """Give requests threads of ours even where there is somebody else's.
 
     Django runs its asynchronous tests inside ``async_to_sync``, whose thread would be
@@ -46,6 +46,7 @@ def lease_always() -> None:
     """
     from asgiref.sync import AsyncToSync, SyncToAsync
 
+    from django_daphne.handler import exchange
     from django_daphne.handler.exchange import Exchange
     from django_daphne.handler.threads import Worker, threads
 
@@ -57,6 +58,8 @@ def lease_always() -> None:
         return worker
 
     Exchange._lease = lease  # type: ignore[method-assign]
+    # Clients of the tests leave at once.
+    exchange.LISTEN_AFTER = 0
 
 
 def note_outcomes(outcomes: dict[str, str]) -> None:
