@@ -712,6 +712,27 @@ class EndTests(HandlerTestCase):
                 eventually(lambda: threads.count == threads.idle)
                 hold.clear()
 
+    def test_a_short_request_is_answered_in_any_case(self) -> None:
+        async def main() -> None:
+            exchange = Exchange("/thread")
+            exchange.gone.set()
+            await exchange.run(Handler())
+            self.assertEqual(exchange.status, 200)
+
+        asyncio.run(main())
+        self.assertEqual(self.signals, ["started", "finished"])
+
+    def test_a_client_that_leaves_a_long_one(self) -> None:
+        async def main() -> None:
+            exchange = Exchange("/wait")
+            exchange.gone.set()
+            async with asyncio.timeout(PATIENCE / 2):
+                await exchange.run(Handler())
+            self.assertEqual(exchange.sent, [])
+
+        asyncio.run(main())
+        self.assertEqual(self.signals, ["started", "finished"])
+
     def test_a_send_that_fails(self) -> None:
         async def main() -> None:
             exchange = Exchange("/thread")
