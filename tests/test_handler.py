@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
+import logging
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +114,7 @@ hold = threading.Event()
 held = threading.Semaphore(0)
 begun = threading.Event()
 late: list[Any] = []
+kept: list[Any] = []
 
 
 def thread_name(request: HttpRequest) -> HttpResponse:
@@ -135,6 +139,19 @@ def leaks(request: HttpRequest) -> HttpResponse:
     before = getattr(local, "user", "nobody")
     local.user = "somebody"
     return HttpResponse(before)
+
+
+def keep(request: HttpRequest) -> HttpResponse:
+    response = HttpResponse("kept")
+    kept.extend([weakref.ref(request), weakref.ref(response)])
+    if "fail" in request.GET:
+        raise LookupError("on purpose")
+    return response
+
+
+async def akeep(request: HttpRequest) -> HttpResponse:
+    await sync_to_async(kept.append)(weakref.ref(request))
+    return keep(request)
 
 
 def body_size(request: HttpRequest) -> HttpResponse:
@@ -227,6 +244,8 @@ urlpatterns = [
     path("held", wait_held),
     path("leaks", leaks),
     path("size", body_size),
+    path("kept", keep),
+    path("akept", akeep),
     path("group", send_to_group),
     path("task", leave_a_task),
     path("stream", stream),
@@ -372,6 +391,19 @@ class ThreadTests(HandlerTestCase):
             own.close()
 
         asyncio.run(main())
+
+    def test_nothing_of_a_request_is_kept(self) -> None:
+        for target in ("/kept", "/akept", "/kept?fail"):
+            with self.subTest(target), self.assertNoLogs("django", "CRITICAL"):
+                logging.disable(logging.ERROR)
+                self.addCleanup(logging.disable, logging.NOTSET)
+                kept.clear()
+                exchange = Exchange("/" + target.strip("/").partition("?")[0])
+                exchange.scope["query_string"] = target.partition("?")[2].encode()
+                asyncio.run(exchange.run(Handler()))
+                gc.collect()
+                self.assertEqual([each() for each in kept], [None] * len(kept))
+                self.assertTrue(kept)
 
     def test_locals_begin_anew(self) -> None:
         for _ in range(3):

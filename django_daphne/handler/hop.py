@@ -117,18 +117,23 @@ class Work:
         local.main_event_loop_pid = os.getpid()
         local.task_context = self._tasks
         _here.work = self
+        context = self._context
         try:
-            self._result = self._context.run(self._enter)
+            self._result = context.run(self._enter, context)
         except BaseException as error:
             self._error = error
         _here.work = None
+        # A thread remembers what it did last, and must not keep a request by that.
+        self._function = _no_function
         self._finished = True
+        if self.deserted:
+            self._forget()
         assert loop is not None
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(self._wake)
 
-    def _enter(self) -> Any:
-        _carry_over(self._context)
+    def _enter(self, context: contextvars.Context) -> Any:
+        _carry_over(context)
         return self._function(self)
 
     def through_asgiref(self) -> Any:
@@ -139,6 +144,11 @@ class Work:
             return self._function(self)
         finally:
             _here.work = before
+
+    def _forget(self) -> None:
+        self._context = _EMPTY
+        # An error's traceback leads to its frames, and they here.
+        self._error = self._result = None
 
     # -- On the loop -------------------------------------------------------------------
 
@@ -166,8 +176,11 @@ class Work:
         finally:
             # Even of a function that is still running: asgiref does so, too.
             _carry_over(self._context)
-            # An error's traceback leads to its frames, and they here.
-            self._error = self._result = None
+            if self._finished:
+                self._forget()
+
+
+_EMPTY = contextvars.Context()
 
 
 class _Here(threading.local):

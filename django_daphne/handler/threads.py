@@ -48,12 +48,19 @@ class Doing(Protocol):
     def done(self) -> bool: ...
 
 
-class _Nothing:
+class _Call:
+    """A call that was submitted; what came of it is no business of ours."""
+
+    __slots__ = ("over",)
+
+    def __init__(self, over: bool = False) -> None:
+        self.over = over
+
     def done(self) -> bool:
-        return True
+        return self.over
 
 
-_NOTHING = _Nothing()
+_NOTHING = _Call(over=True)
 
 
 class Worker(Executor):
@@ -85,18 +92,22 @@ class Worker(Executor):
         self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs
     ) -> Future[_R]:
         future: Future[_R] = Future()
+        call = _Call()
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():
+                call.over = True
                 return
             try:
                 result = fn(*args, **kwargs)
             except BaseException as error:
+                call.over = True
                 future.set_exception(error)
             else:
+                call.over = True
                 future.set_result(result)
 
-        self.last = future
+        self.last = call
         self.put(run)
         return future
 
