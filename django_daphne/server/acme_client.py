@@ -173,6 +173,11 @@ class Authority:
                 except errors.ConflictError:
                     # It has been replaced before.
                     pass
+                except messages.Error as error:
+                    # By another account, or so long ago that it is not known any more.
+                    # What is wrong with the order itself will be said again.
+                    if _fault_of(error, self._network.status) is not Fault.REFUSED:
+                        raise
         return self._read_order(self._post(url, _NewOrder(identifiers=names)))
 
     def _read_order(self, response: Any) -> tuple[str, messages.Order]:
@@ -266,13 +271,14 @@ class Authority:
     def _pause(self, wait: float) -> float:
         """Wait for the authority, and say how long to wait the next time."""
         if self._network.told is not None:
-            wait = self._network.told.total_seconds()
+            # One that says "at once" each time is not asked ten times a second.
+            wait = max(wait, self._network.told.total_seconds())
         if time.monotonic() > self._end:
             raise Refusal(
                 Fault.AWAY,
                 f"it was not decided within {ORDER_TIMEOUT / 60:g} minutes",
             )
-        if self._stopped.wait(min(max(wait, 0.1), LONGEST_POLL)):
+        if self._stopped.wait(min(wait, LONGEST_POLL)):
             raise Stopped
         return min(wait * 1.5, 5.0)
 

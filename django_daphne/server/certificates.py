@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 #: Seconds between looks at the files. A look is a ``stat()`` of each.
 POLL = 2.0
+
+#: Seconds after which a certificate that came by itself, and could not be shown for the
+#: sake of something else, is tried again. Each time is a line in the log.
+SHOW_AGAIN = 600.0
 
 #: A certificate that has less left should have been renewed: those who renew by a
 #: machine do so with a third of the life left, and short-lived ones live for days.
@@ -223,13 +228,17 @@ def _automatic_store(
     store = CertificateStore(
         "TLS", [str(automatic.storage.certificate), *_files(tls)], automatic.build
     )
-    refused = ""
+    refused, again = "", 0.0
 
     def show(leaf: Leaf) -> None:
-        nonlocal refused
-        if leaf.pem not in (store.current.leaf.pem, refused):
-            # Once is enough, if something else is in its way.
-            refused = leaf.pem
+        nonlocal refused, again
+        if leaf.pem == store.current.leaf.pem:
+            return
+        now = time.monotonic()
+        if leaf.pem != refused or now >= again:
+            # Something else may be in its way, and be gone later: too many files that
+            # are open, or those of SNI.
+            refused, again = leaf.pem, now + SHOW_AGAIN
             store.reload()
 
     return store, automatic.renewal(show)
