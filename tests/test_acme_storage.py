@@ -149,14 +149,15 @@ class CertificateTests(StorageTestCase):
     def test_names_that_cannot_be_read(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.example")])
+        # A sequence of one DNS name, which is no ASCII.
         odd = x509.UnrecognizedExtension(
-            x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\xff\xff"
+            x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x03\x82\x01\xff"
         )
         today = datetime.now(UTC)
         builder = x509.CertificateBuilder(name, name, key.public_key(), 7)
         builder = builder.not_valid_before(today - DAY).not_valid_after(today + DAY)
         signed = builder.add_extension(odd, False).sign(key, hashes.SHA256())
-        with self.assertRaises(TLSError):
+        with self.assertRaisesRegex(TLSError, "is not for a.example, b.example"):
             self.save(Issued(signed, key, None))
 
     def test_a_write_that_fails_leaves_the_old(self) -> None:
@@ -808,16 +809,18 @@ class RenewalTests(StorageTestCase):
                     waits.append(status.next_attempt - past)
         self.assertGreater(waits[-1], 3 * waits[0])
 
-    def test_a_stop_when_it_has_failed_just_now(self) -> None:
-        # What the thread has noted stays.
-        status = Status(failures=2, error="no", next_attempt=TODAY + DAY)
-        self.storage.save_status(status)
-        course = Course()
-        course.ordering.set()
-        with mock.patch.object(acme_renewal, "Course", return_value=course):
-            renewal = Renewal(self.storage, lambda leaf: None)
-        renewal.stop()
-        self.assertEqual(self.storage.status(), status)
+    def test_a_stop_counts_once(self) -> None:
+        # The loop gives up for the thread, which may live to do so too.
+        def never(*_: object) -> None:
+            renewal.stop()
+            raise acme_client.Stopped
+
+        renewal = Renewal(self.storage, lambda leaf: None)
+        with mock.patch.object(acme_renewal, "Authority") as asked:
+            asked.return_value.order.side_effect = never
+            tend(self.storage, renewal._course)
+        status = self.storage.status()
+        self.assertEqual((status.given_up, status.unfinished), (1, None))
 
     def test_a_certificate_that_cannot_be_stored(self) -> None:
         # It was issued, and is counted.
