@@ -214,6 +214,11 @@ class CertificateTests(unittest.TestCase):
         self.assertEqual(self.made("localhost"), first)
         self.assertEqual(self.made("::1"), first)
 
+    def test_every_spelling_of_an_address_is_the_address(self) -> None:
+        first = self.made("fe80::1")
+        self.assertEqual(self.made("FE80:0:0:0:0:0:0:1"), first)
+        self.assertEqual(self.made("0:0:0:0:0:0:0:1"), first)
+
     def test_more_names(self) -> None:
         first = self.made()
         second = self.made("192.0.2.7")

@@ -374,6 +374,15 @@ class MachineTests(SimpleTestCase):
             "PRIVATE_KEY",
             f"the certificate in {behind} is damaged.",
         )
+        # A version of which nobody has heard (RFC 5280 section 4.1.2.1).
+        encoded = ssl.PEM_cert_to_DER_cert(self.leaf.pem)
+        encoded = encoded.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x55")
+        future = self.files.write("future.pem", ssl.DER_cert_to_PEM_cert(encoded))
+        self.assert_fault(
+            {"CERTIFICATE": future},
+            "CERTIFICATE",
+            f"the certificate in {future} is damaged.",
+        )
 
     def test_dates(self) -> None:
         late = self.root.issue("localhost", begins=-9, expires=-2, key=self.leaf.key)

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 #: Seconds between looks at the files. A look is a ``stat()`` of each.
 POLL = 2.0
 
-#: Seconds after which a certificate that came by itself, and could not be shown for the
-#: sake of something else, is tried again. Each time is a line in the log.
-SHOW_AGAIN = 600.0
+#: Seconds until files that were of no use are tried again, unchanged: a certificate may
+#: be valid in a minute, and a file that was not readable has the same date when it is.
+RETRY = 60.0
 
 #: A certificate that has less left should have been renewed: those who renew by a
 #: machine do so with a third of the life left, and short-lived ones live for days.
@@ -62,6 +62,9 @@ class CertificateStore:
         self.place = place
         self._files = [file for file in files if file is not None]
         self.build = build
+        #: What was wrong with the files last time; None: nothing.
+        self._fault: str | None = None
+        self._retry_at = 0.0
         self._taken = self._seen = self._look()
         self.current = build()
         self._log("shows")
@@ -69,18 +72,29 @@ class CertificateStore:
     def poll(self) -> None:
         """Take files that have changed, and have stopped changing since the last."""
         now = self._look()
-        if now != self._taken and now == self._seen:
-            self.reload()
+        if now == self._seen:
+            if now != self._taken:
+                self.reload()
+            elif self._fault is not None and time.monotonic() >= self._retry_at:
+                self._take(known=self._fault)
         self._seen = now
 
     def reload(self) -> None:
         """Make a new context; if that fails, log an error and leave the old one."""
+        self._take(known=None)
+
+    def _take(self, known: str | None) -> None:
+        """The same; ``known`` is what has been logged already."""
         self._taken = self._look()
         try:
             self.current = self.build()
         except TLSError as error:
-            server_log.error("%s: the old certificate stays: %s", self.place, error)
+            self._fault = str(error)
+            self._retry_at = time.monotonic() + RETRY
+            if self._fault != known:
+                server_log.error("%s: the old certificate stays: %s", self.place, error)
         else:
+            self._fault = None
             self._log("now shows")
 
     def _look(self) -> list[Stamp]:
@@ -200,9 +214,9 @@ class Certificates:
 
     def _poll(self) -> None:
         self._timer = None
+        self._watch_files()
         for store in self._stores:
             store.poll()
-        self._watch_files()
 
 
 # Reading certificates takes a library that a server without TLS need not load.
@@ -228,17 +242,13 @@ def _automatic_store(
     store = CertificateStore(
         "TLS", [str(automatic.storage.certificate), *_files(tls)], automatic.build
     )
-    refused, again = "", 0.0
+    refused = ""
 
     def show(leaf: Leaf) -> None:
-        nonlocal refused, again
-        if leaf.pem == store.current.leaf.pem:
-            return
-        now = time.monotonic()
-        if leaf.pem != refused or now >= again:
-            # Something else may be in its way, and be gone later: too many files that
-            # are open, or those of SNI.
-            refused, again = leaf.pem, now + SHOW_AGAIN
+        nonlocal refused
+        if leaf.pem not in (store.current.leaf.pem, refused):
+            # Once is enough, if something else is in its way.
+            refused = leaf.pem
             store.reload()
 
     return store, automatic.renewal(show)

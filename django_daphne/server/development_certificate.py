@@ -19,7 +19,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from .self_signed import self_signed
+from .self_signed import general_name, self_signed
+from .tls import UNREADABLE
 
 FOLDER = "django_daphne"
 FILE = "development.pem"
@@ -44,7 +45,8 @@ def development_certificate(host: str) -> Path:
     :raises OSError: when it cannot be kept.
     """
     path = _cache_folder() / FOLDER / FILE
-    wanted = {*LOCAL_NAMES, host}
+    # An IPv6 address has many spellings, and is read back in one of them.
+    wanted = {str(general_name(name).value) for name in (*LOCAL_NAMES, host)}
     names = _names(path)
     if not wanted <= names:
         if len(names | wanted) <= MAX_NAMES:
@@ -74,7 +76,7 @@ def _names(path: Path) -> set[str]:
         names = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         ).value
-    except (OSError, ValueError, TypeError, x509.ExtensionNotFound):
+    except (OSError, TypeError, x509.ExtensionNotFound, *UNREADABLE):
         return set()
     if certificate.not_valid_after_utc - datetime.now(UTC) < RENEWAL:
         return set()

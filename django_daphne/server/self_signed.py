@@ -18,6 +18,7 @@ def self_signed(subject: str, names: Iterable[str], lifetime: timedelta) -> byte
     ``subject`` is what tells people what it is.
     """
     key = ec.generate_private_key(ec.SECP256R1())
+    general = x509.SubjectAlternativeName([general_name(each) for each in names])
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
     now = datetime.now(UTC)
     certificate = (
@@ -29,7 +30,7 @@ def self_signed(subject: str, names: Iterable[str], lifetime: timedelta) -> byte
         # Clocks of virtual machines lag.
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectAlternativeName(list(map(_general, names))), False)
+        .add_extension(general, False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
         .add_extension(
@@ -48,7 +49,8 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _general(name: str) -> x509.GeneralName:
+def general_name(name: str) -> x509.GeneralName:
+    """``name``, an address or a host, as certificates have it."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

@@ -21,15 +21,18 @@ import socket
 from collections.abc import Callable, Sequence
 
 from ..application.acme_challenge import ChallengeAnswers
-from ..application.context import Application, Context, LogAccess, server_log
+from ..application.context import Application, Context, LogAccess, Peer, server_log
+from ..application.forwarding import Forwarding
 from ..application.lifespan import Lifespan
 from ..application.redirect import Redirect
 from ..application.websocket import WebSocketStream
 from ..binds import Bind, BindKind
-from ..config import Config
+from ..config import Config, Proxy
 from ..errors import BindError
+from ..protocol.proxy_protocol import ProxyHeader
 from ..protocol.websocket_handshake import read_handshake
 from ..protocol.wire import Stream
+from ..trust import Trust
 from .ceilings import CONCURRENCY, Ceiling, Crowd, Descriptors
 from .certificates import Certificates
 from .clock import Clock
@@ -55,9 +58,10 @@ LAST_MOMENTS_IN_A_HURRY = 0.25
 #: fifth of ``APPLICATION_CLOSE``.
 RESERVE = 2.0
 
-#: What TLS clients that have been sent everything get to answer the end of their
-#: connections. One that keeps its connection for later does not look at it.
-CLOSE_NOTIFY = 2.0
+#: What TLS clients that have taken everything get to answer the end of their
+#: connections. One that keeps its connection for later does not look at it, and an idle
+#: client is not what a stop should wait for.
+CLOSE_NOTIFY = 0.5
 
 
 class Server:
@@ -83,6 +87,10 @@ class Server:
         self.clock = Clock(loop)
         self.certificates = Certificates(config)
         self.context = Context(config, self._proving(application), loop, log_access)
+        self.proxy = config.proxy or Proxy()
+        #: None: nobody is trusted, and no connection needs to be looked at.
+        self.trust = Trust(self.proxy.trusted) if self.proxy.trusted else None
+        self.forwarding = Forwarding(self.proxy, self.trust or Trust(()))
         self.connections: set[Connection] = set()
         limits = config.limits
         self.descriptors = Descriptors(self.clock)
@@ -127,13 +135,17 @@ class Server:
             certificates=certificates,
             on_reactor_stop=self._stop_requested,
         )
-        if not config.redirect_bind:
-            return
-        port = self._secure_port()
-        if port is None:
-            await self._close_listeners()
-            raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
-        self._redirect_to(port)
+        if config.redirect_bind:
+            port = self._secure_port()
+            if port is None:
+                await self._close_listeners()
+                raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
+            self._redirect_to(port)
+        if config.tls is not None and not any(bind.takes_tls for bind in config.bind):
+            server_log.warning(
+                "TLS applies to no bind: only those like '0.0.0.0:443', 'fd:3:tls' and "
+                "'systemd:tls' take it."
+            )
 
     def _proving(self, application: Application) -> Application:
         """``application``, and before it what a certificate authority asks for."""
@@ -176,6 +188,7 @@ class Server:
                     self._accept_to_redirect if redirects else self._accept,
                     handshake_timeout=timeouts.handshake,
                     first_data_timeout=timeouts.headers,
+                    announcing=self.trust if self.proxy.protocol else None,
                     handshakes=self.config.limits.connections,
                 )
         except BaseException:
@@ -227,21 +240,19 @@ class Server:
 
     # -- Connections -------------------------------------------------------------------
 
-    def _accept(self) -> Connection:
-        return Connection(self)
+    def _accept(self, header: ProxyHeader | None = None) -> Connection:
+        return Connection(self, header)
 
-    def _accept_to_redirect(self) -> Connection:
-        return RedirectConnection(self)
+    def _accept_to_redirect(self, header: ProxyHeader | None = None) -> Connection:
+        return RedirectConnection(self, header)
 
-    def begin_websocket(
-        self, connection: Connection, engine: Carrier, head: Head
-    ) -> Stream:
+    def begin_websocket(self, peer: Peer, engine: Carrier, head: Head) -> Stream:
         """Begin a WebSocket from the head of its handshake.
 
         :raises ProtocolError: when the handshake is not acceptable.
         """
         handshake = read_handshake(head)
-        return WebSocketStream(self.context, engine, connection.peer, head, handshake)
+        return WebSocketStream(self.context, engine, peer, head, handshake)
 
     # -- Stages ------------------------------------------------------------------------
 
