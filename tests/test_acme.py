@@ -944,6 +944,8 @@ class ShortLivedTests(AcmeTestCase):
     options: ClassVar[dict[str, Any]] = {"certificateValidityPeriod": 6}
 
     def test_renewed_again_and_again(self) -> None:
+        # One that has expired before it is here, on a busy machine, is no matter.
+        self.retry_soon()
         self.gate.open()
         with self.serve() as server:
             self.wait_for_certificate()

@@ -44,6 +44,10 @@ REQUEST_TIMEOUT = 30
 #: authorities take minutes to come and ask.
 ORDER_TIMEOUT = 600.0
 
+#: Seconds that we wait for a certificate to become valid by our clock, which is late.
+#: Not to have it would be to order the next one, and never have any.
+LONGEST_EARLY = 900.0
+
 #: Seconds between looks at what the authority is still thinking about, where it names
 #: no other time; and the longest that it may name.
 POLL = 1.0
@@ -236,6 +240,22 @@ class Authority:
         certificate = x509.load_pem_x509_certificate(chain.encode("ascii"))
         if certificate.public_key() != key.public_key():
             raise Refusal(Fault.REFUSED, "the authority sent another's certificate")
+        early = (certificate.not_valid_before_utc - now()).total_seconds()
+        if early > LONGEST_EARLY:
+            raise Refusal(
+                Fault.REFUSED,
+                f"the certificate is not valid before "
+                f"{certificate.not_valid_before_utc:%d %B %Y %H:%M:%S} UTC; the clock "
+                f"of this machine must be wrong",
+            )
+        if early > 0:
+            server_log.warning(
+                "ACME: the clock of this machine is %d s behind the authority's, and "
+                "its certificate is shown when it is valid here",
+                early,
+            )
+            if self._stopped.wait(early + 1):
+                raise Stopped
 
     # -- When to renew (RFC 9773) ------------------------------------------------------
 
