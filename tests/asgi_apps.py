@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -79,6 +80,30 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             return
         more = message["more_body"]
         await body(send, message["body"], more)
+
+
+async def exits(scope: Scope, receive: Receive, send: Send) -> None:
+    """Does its work in a task of its own, as frameworks do, and ends it badly."""
+    assert scope["type"] == "http"
+
+    async def work() -> None:
+        if scope["path"] == "/exit":
+            sys.exit(3)
+        elif scope["path"] == "/interrupt":
+            raise KeyboardInterrupt
+        await respond(send, b"fine")
+
+    async def exit_soon() -> None:
+        sys.exit(3)
+
+    if scope["path"] == "/forgotten":
+        _forgotten.append(asyncio.ensure_future(exit_soon()))
+    task = asyncio.ensure_future(work())
+    await asyncio.wait([task])
+    task.result()
+
+
+_forgotten: list[asyncio.Future[None]] = []
 
 
 # -- For shutdown ----------------------------------------------------------------------

@@ -669,9 +669,7 @@ class FailureTests(unittest.TestCase):
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             raise asyncio.CancelledError
 
-        with self.serve(app) as server, server.connect() as client:
-            self.assertEqual(client.get().status, 500)
-            self.assertEqual(client.get().status, 500)
+        self.check_500(app, "CancelledError")
 
     def test_an_application_that_is_no_coroutine(self) -> None:
         def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import IllegalMessage, LifespanFailed
 from .context import Application, Message, server_log
+from .messages import no_type
 from .scope import ASGI_VERSION
 
 SPEC_VERSION = "2.0"
@@ -110,7 +111,10 @@ class Lifespan:
         return await self._events.get()
 
     async def _send(self, message: Message) -> None:
-        kind = message["type"]
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            raise no_type(message) from None
         starting = not self._started.is_set()
         if starting and kind == "lifespan.startup.complete":
             self.state = self._namespace

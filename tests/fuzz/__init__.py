@@ -3,8 +3,8 @@
 A target takes bytes, gives them to an engine in several ways, and raises where a
 promise is broken: something escapes the engine, the outcome depends on how the bytes
 were cut, something is accepted after a refusal, a buffer grows. It knows no fuzzer:
-atheris drives the targets (``python -m tests.fuzz``, ``make fuzz``), Hypothesis does for
-a moment in every test run, and the inputs of ``corpus/`` are run through them then.
+atheris drives the targets (``python -m tests.fuzz``, ``make fuzz``), Hypothesis does
+for a moment in every test run, and the inputs of ``corpus/`` are run through them then.
 
 A new target is a function, its name in :data:`TARGETS`, and a few small inputs in
 ``corpus/<name>/`` to begin with.

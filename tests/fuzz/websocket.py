@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from django_daphne.config import WebSocketSettings
 from django_daphne.errors import ProtocolError
 from django_daphne.protocol.http1 import Head, HTTP1Engine
 from django_daphne.protocol.websocket import WebSocketEngine
@@ -19,7 +20,6 @@ from django_daphne.protocol.websocket_deflate import (
     agree,
 )
 from django_daphne.protocol.websocket_handshake import Handshake, read_handshake
-from django_daphne.config import WebSocketSettings
 
 from .. import test_http1_engine as http1
 from .. import test_websocket_engine as given
@@ -188,7 +188,9 @@ class _Talk(http1.Conversation):
         self.wire.engine.start()
 
 
-_REQUEST = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+_REQUEST = (
+    b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+)
 
 
 def handshake(data: bytes) -> None:
