@@ -218,8 +218,8 @@ class Requests(MisbehaviourTestCase):
                     raise
 
             self.check(way, words)
-            for error in raised:
-                self.assertIsInstance(error, IllegalMessage)
+            for refusal in raised:
+                self.assertIsInstance(refusal, IllegalMessage)
 
     def test_files_that_cannot_be_sent(self) -> None:
         for path in ("/does/not/exist", "/", "/\0"):
