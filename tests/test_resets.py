@@ -199,6 +199,28 @@ STAGES: dict[Callable[[Crasher], None], int] = {
 }
 
 
+#: More than anything that could be had.
+_ANY = {"files": 1 << 30, "tasks": 1 << 30}
+
+
+def state_of(port: int) -> dict[str, int]:
+    """What a server of ``asgi_apps.everything`` holds, this connection included."""
+    with Client("127.0.0.1", port) as client:
+        state: dict[str, int] = json.loads(client.get("/state").body)
+        return state
+
+
+def wait_for_state(port: int, before: dict[str, int] = _ANY) -> dict[str, int]:
+    """The state once files and tasks are what they were ``before``."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        state = state_of(port)
+        if all(state[key] <= before[key] for key in _ANY):
+            return state
+        assert time.monotonic() < end, f"{state} after {before}"
+        time.sleep(0.05)
+
+
 class ResetTestCase(unittest.TestCase):
     tls: ClassVar[dict[str, str]]
     trust: ClassVar[ssl.SSLContext]
@@ -229,21 +251,6 @@ class ResetTestCase(unittest.TestCase):
                     with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                         stage(crasher)
 
-    def state(self, port: int) -> dict[str, int]:
-        with Client("127.0.0.1", port) as client:
-            state: dict[str, int] = json.loads(client.get("/state").body)
-            return state
-
-    def wait_for(self, port: int, before: dict[str, int]) -> dict[str, int]:
-        """The state once files and tasks are what they were."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            state = self.state(port)
-            if all(state[key] <= before[key] for key in ("files", "tasks")):
-                return state
-            self.assertLess(time.monotonic(), end, f"{state} after {before}")
-            time.sleep(0.05)
-
 
 class Resets(ResetTestCase):
     def check(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
@@ -258,9 +265,9 @@ class Resets(ResetTestCase):
             for stage in STAGES:
                 with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                     stage(crasher)
-            before = self.wait_for(plain, dict.fromkeys(("files", "tasks"), 1 << 30))
+            before = wait_for_state(plain)
             self.crash(crasher, 600)
-            self.wait_for(plain, before)
+            wait_for_state(plain, before)
             with Client("127.0.0.1", plain) as client:
                 self.assertEqual(client.get().body, b"hello")
             with Client("127.0.0.1", secure, tls=self.trust) as client:
@@ -287,9 +294,9 @@ class TwentyThousandResets(ResetTestCase):
         crasher = Crasher(plain, secure, self.trust)
         # Caches, pools and the allocator take what they will.
         self.crash(crasher, self.COUNT // 10)
-        before = self.wait_for(plain, dict.fromkeys(("files", "tasks"), 1 << 30))
+        before = wait_for_state(plain)
         self.crash(crasher, self.COUNT - self.COUNT // 10)
-        after = self.wait_for(plain, before)
+        after = wait_for_state(plain, before)
         self.assertLess(after["memory"], before["memory"] + TOLERANCE)
         self.assertEqual(server.output.count("\n"), 2, server.output)
         server.terminate()
