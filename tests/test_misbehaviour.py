@@ -13,16 +13,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar
 from unittest import mock
 
-from django_daphne.errors import IllegalMessage
-from django_daphne.server import clock
+from django_daphne.errors import IllegalMessage, LifespanFailed
+from django_daphne.protocol import http1, http2, websocket
+from django_daphne.server import clock, process
 from django_daphne.server.threaded import ThreadedServer
 
-from .asgi_apps import Receive, Scope, Send, body, exits, respond, start
+from .asgi_apps import Receive, Scope, Send, body, everything, exits, respond, start
 from .http2_client import HTTP2Client, WebSocketOverHTTP2
-from .http2_peer import request
+from .http2_peer import HEADERS, PREFACE, request
+from .http2_peer import frame as http2_frame
+from .http2_peer import settings as http2_settings
 from .serving import PATIENCE, Client, Process, Serving, make_config, serving
 from .websocket_client import WebSocketClient
-from .websocket_frames import BINARY, CLOSE, TEXT
+from .websocket_frames import BINARY, CLOSE, PING, TEXT, frame
 
 SERVER_LOG = "django_daphne.server"
 
@@ -604,6 +607,103 @@ class WebSockets(MisbehaviourTestCase):
             self.assertTrue(over.wait(PATIENCE))
         self.assertEqual(len(refusals), 3, refusals)
         self.check_fine()
+
+
+class Lifespans(unittest.TestCase):
+    def refused(self, way: Way) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            assert scope["type"] == "lifespan"
+            await way(receive, send)
+
+        with serving(app, {"LIFESPAN": "on"}):
+            pass
+
+    def test_garbage(self) -> None:
+        for message, words in (
+            ({}, "a dict whose 'type'"),
+            (None, "a dict whose 'type'"),
+            ({"type": None}, "None cannot be sent"),
+            ({"type": "http.response.start"}, "cannot be sent before"),
+        ):
+
+            async def way(receive: Receive, send: Send, message: Any = message) -> None:
+                await receive()
+                await send(message)
+
+            with self.subTest(message=message), self.assertLogs(SERVER_LOG) as logs:
+                with self.assertRaisesRegex(LifespanFailed, words):
+                    self.refused(way)
+            self.assertEqual(len(logs.records), 1)
+            self.assertIsNotNone(logs.records[0].exc_info)
+
+    def test_what_ends_loops_and_threads(self) -> None:
+        for error in (SystemExit(SECRET), asyncio.CancelledError(SECRET)):
+
+            async def way(
+                receive: Receive, send: Send, error: BaseException = error
+            ) -> None:
+                await receive()
+                raise error
+
+            with self.assertLogs(SERVER_LOG) as logs:
+                with self.assertRaisesRegex(LifespanFailed, type(error).__name__):
+                    self.refused(way)
+            self.assertEqual(len(logs.records), 1)
+
+
+class OurOwnErrors(unittest.TestCase):
+    """A fault in an engine ends its connection; the log has it, its client has not."""
+
+    def check(self, broken: Any, *sent: bytes) -> None:
+        for loop_factory in (process.new_event_loop, asyncio.new_event_loop):
+            with (
+                self.subTest(loop=loop_factory.__module__),
+                serving(
+                    everything, {"LIFESPAN": "off"}, loop_factory=loop_factory
+                ) as server,
+                server.connect() as client,
+            ):
+                *first, last = sent
+                for part in first:
+                    client.send(part)
+                    client.read_some()
+                with broken, self.assertLogs(level=logging.ERROR) as logs:
+                    client.send(last)
+                    try:
+                        heard = client.read_to_end()
+                    except ConnectionResetError:
+                        heard = b""
+                self.assertEqual(len(logs.records), 1, logs.output)
+                self.assertIn("Traceback", logs.output[0])
+                self.assertIn(SECRET, logs.output[0])
+                self.assertNotIn(SECRET.encode(), heard)
+                self.assertNotIn(b"Traceback", heard)
+                with server.connect() as other:
+                    self.assertEqual(other.get().body, b"hello")
+
+    def test_http1(self) -> None:
+        broken = mock.patch.object(
+            http1.HTTP1Engine, "_parse", side_effect=ZeroDivisionError(SECRET)
+        )
+        self.check(broken, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    def test_http2(self) -> None:
+        broken = mock.patch.object(
+            http2, "read_head", side_effect=ZeroDivisionError(SECRET)
+        )
+        greeting = PREFACE + http2_settings()
+        self.check(broken, greeting, http2_frame(HEADERS, 5, 1, b"\x82\x86\x84"))
+
+    def test_websocket(self) -> None:
+        broken = mock.patch.object(
+            websocket.WebSocketEngine, "_read", side_effect=ZeroDivisionError(SECRET)
+        )
+        handshake = (
+            b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        )
+        self.check(broken, handshake, frame(PING))
 
 
 class InATaskOfItsOwn(unittest.TestCase):

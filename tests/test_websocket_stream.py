@@ -794,7 +794,6 @@ class QueueTests(unittest.IsolatedAsyncioTestCase):
         await self.stream.send({"type": "websocket.accept"})
         self.engine = carrier.engine
         self.addCleanup(self.stream.cancel)
-        self.addCleanup(self.stream.say_goodbye)
 
     async def take(self, count: int) -> list[Any]:
         return [(await self.stream.receive())["bytes"] for _ in range(count)]

@@ -26,7 +26,14 @@ from typing import Protocol
 from ..errors import ClientDisconnected, IllegalMessage, shown
 from ..protocol.headers import Headers, as_pairs
 from ..protocol.wire import Outlet
-from .context import Context, Message, Peer, protocol_log, server_log
+from .context import (
+    Context,
+    Message,
+    Peer,
+    protocol_log,
+    server_log,
+    was_cancelled,
+)
 from .messages import as_bytes, as_list, no_type
 from .scope import RequestHead, http_scope, path_as_sent
 from .waiters import Waiters
@@ -223,9 +230,9 @@ class HTTPStream:
     def _failed(self, error: BaseException) -> None:
         """The application raised: answer 500 where that is still possible."""
         state = self._state
-        # Cancelled after the disconnect, it did what it was told, by us or by itself.
+        # A disconnect is answered by frameworks with a cancellation of their own.
         heard = self._gone and isinstance(error, asyncio.CancelledError)
-        if not heard and not is_our_disconnect(error):
+        if not (heard or was_cancelled(error, self._task) or is_our_disconnect(error)):
             server_log.error(
                 "The application failed on %s %s",
                 self.scope["method"],

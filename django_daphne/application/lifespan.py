@@ -11,7 +11,7 @@ import asyncio
 from typing import Any
 
 from ..errors import IllegalMessage, LifespanFailed
-from .context import Application, Message, server_log
+from .context import Application, Message, server_log, was_cancelled
 from .messages import no_type
 from .scope import ASGI_VERSION
 
@@ -76,9 +76,9 @@ class Lifespan:
         }
         try:
             await self._application(scope, self._receive, self._send)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
+            if was_cancelled(error, self._task):
+                raise
             self._failed(error)
         else:
             if not self._started.is_set() and self._mode == "on":

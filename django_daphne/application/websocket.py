@@ -41,7 +41,14 @@ from ..protocol.websocket import (
 from ..protocol.websocket_deflate import PerMessageDeflate, agree
 from ..protocol.websocket_handshake import Handshake
 from ..protocol.wire import Engine, Outlet, Wire
-from .context import Context, Message, Peer, protocol_log, server_log
+from .context import (
+    Context,
+    Message,
+    Peer,
+    protocol_log,
+    server_log,
+    was_cancelled,
+)
 from .http import CLIENT_CLOSED_REQUEST, is_our_disconnect
 from .messages import as_bytes, as_list, no_type
 from .scope import RequestHead, path_as_sent, websocket_scope
@@ -235,11 +242,11 @@ class WebSocketStream:
             self.context.streams.discard(self)
 
     def _failed(self, error: BaseException) -> None:
-        # Cancelled after the disconnect, it did what it was told, by us or by itself.
-        heard = self._disconnect is not None or self._state is _CLOSED
-        if not is_our_disconnect(error) and not (
-            heard and isinstance(error, asyncio.CancelledError)
-        ):
+        # A disconnect is answered by frameworks with a cancellation of their own.
+        heard = self._disconnect is not None and isinstance(
+            error, asyncio.CancelledError
+        )
+        if not (heard or was_cancelled(error, self._task) or is_our_disconnect(error)):
             server_log.error(
                 "The application failed on WebSocket %s",
                 path_as_sent(self.scope),
