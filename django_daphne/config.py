@@ -14,8 +14,10 @@ the key ``TIMEOUTS["KEEP_ALIVE"]``, its default is the contract's default, and i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import ipaddress
 import logging
 import math
 import os
@@ -23,6 +25,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from .binds import Bind, BindKind, parse_bind
 from .errors import ConfigurationError, Problem
@@ -107,6 +110,36 @@ def path(value: object) -> str | None:
 
 def path_or_none(value: object) -> str | None:
     return None if value is None or path(value) is None else "the path of a file"
+
+
+def folder(value: object) -> str | None:
+    if path(value) is None and os.path.isabs(os.fspath(value)):  # type: ignore[call-overload]
+        return None
+    return "the absolute path of a folder"
+
+
+def directory_url(value: object) -> str | None:
+    if isinstance(value, str) and value.isascii() and value.isprintable():
+        with contextlib.suppress(ValueError):
+            parts = urlsplit(value)
+            # RFC 8555 section 6.1: everything is asked for over https. A port that is
+            # none raises.
+            whole = parts.scheme == "https" and parts.hostname and parts.port != 0
+            if whole and "@" not in parts.netloc and " " not in value:
+                return None
+    return "the https URL of an ACME directory, without a user"
+
+
+def email_or_none(value: object) -> str | None:
+    # A comma would make two of it, and what follows a question mark its subject.
+    if value is None or (
+        isinstance(value, str)
+        and value.isprintable()
+        and re.fullmatch(r"[^@,?\s]+@[^@,?\s]+", value, re.ASCII)
+        and value.isascii()
+    ):
+        return None
+    return "an e-mail address, or None"
 
 
 def server_header(value: object) -> str | None:
@@ -268,14 +301,36 @@ class CertificateFiles:
     """A certificate, with what it needs to be believed, and its key; PEM files."""
 
     #: The certificate itself first, the intermediate ones after it.
-    certificate: str = setting(None, path)
+    certificate: str = setting(None, path_or_none)
     #: None: in the certificate's file.
     private_key: str | None = setting(None, path_or_none)
 
 
+#: Its production directory: certificates that browsers believe.
+LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
+
+
+@dataclass(frozen=True, slots=True)
+class ACME:
+    """Where a certificate is had from (RFC 8555), and what for."""
+
+    #: DNS names in lower case, all in one certificate.
+    domains: tuple[str, ...] = field(default=())
+    #: Where the authority may write to when something is wrong.
+    email: str | None = setting(None, email_or_none)
+    directory_url: str = setting(LETS_ENCRYPT, directory_url)
+    #: The folder that keeps the account and the certificates.
+    storage: str = setting(None, folder)
+    #: Who vouches for the directory's own https; None: the authorities everybody has.
+    ca_bundle: str | None = setting(None, path_or_none)
+
+
 @dataclass(frozen=True, slots=True)
 class TLS(CertificateFiles):
-    """What a server shows, and what it wants to see, in a TLS handshake."""
+    """What a server shows, and what it wants to see, in a TLS handshake.
+
+    Exactly one of ``certificate`` and ``acme`` is set.
+    """
 
     #: Opens whichever of the private keys are encrypted.
     password: str | None = setting(None, text_or_none, secret=True)
@@ -288,6 +343,8 @@ class TLS(CertificateFiles):
     #: Other certificates, by the lower-case host name that a client asks for, whose
     #: first label may be ``*``.
     sni: Mapping[str, CertificateFiles] = field(default_factory=dict)
+    #: None: nobody is asked for a certificate.
+    acme: ACME | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +401,6 @@ _SECTIONS: dict[str, type] = {
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
     "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
-    "TLS": ("ACME",),
 }
 
 
@@ -501,8 +557,9 @@ def _read_tls(value: object, problems: list[Problem]) -> TLS | None:
         return TLS()
     assert isinstance(value, Mapping)
     before = len(problems)
-    values = _read_fields("TLS", value, TLS, problems, ("SNI",))
+    values = _read_fields("TLS", value, TLS, problems, ("SNI", "ACME"))
     values["sni"] = _read_sni(value.get("SNI", {}), problems)
+    values["acme"] = _read_acme(value.get("ACME"), problems)
     tls = TLS(**values)
     if len(problems) == before:
         _cross_check_tls(tls, problems)
@@ -555,12 +612,96 @@ def _read_certificate(
     return CertificateFiles(**values)
 
 
+def _read_acme(value: object, problems: list[Problem]) -> ACME | None:
+    if value is None:
+        return None
+    if not _is_dict("TLS.ACME", value, problems, " or None"):
+        return None
+    assert isinstance(value, Mapping)
+    before = len(problems)
+    values = _read_fields("TLS.ACME", value, ACME, problems, ("DOMAINS",))
+    values["domains"] = _read_domains(value.get("DOMAINS", ()), problems)
+    acme = ACME(**values)
+    if len(problems) == before:
+        for key, hint in (
+            ("DOMAINS", "Name every host that the certificate is for."),
+            ("STORAGE", "Name a folder that is still there when the server restarts."),
+        ):
+            if not getattr(acme, key.lower()):
+                path = f"TLS.ACME.{key}"
+                missing = f"{spell(path)} is missing."
+                problems.append(Problem(IMPOSSIBLE, path, missing, hint))
+    return acme
+
+
+#: What a certificate of a public authority can be for, and HTTP-01 can prove.
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*{_LABEL}")
+
+
+def _read_domains(value: object, problems: list[Problem]) -> tuple[str, ...]:
+    key = "TLS.ACME.DOMAINS"
+    if not isinstance(value, list | tuple):
+        demand = f"{spell(key)} must be a list of domain names, not {value!r}."
+        problems.append(
+            Problem(WRONG_VALUE, key, demand, "Write it like ['example.org'].")
+        )
+        return ()
+    domains: list[str] = []
+    for item in value:
+        name = item.lower() if isinstance(item, str) else ""
+        fault = _fault_of_domain(name)
+        if fault is not None:
+            text = f"{spell(key)}: {item!r} {fault[0]}"
+            problems.append(Problem(WRONG_VALUE, key, text, fault[1]))
+        elif name in domains:
+            text = f"{spell(key)} names {name!r} twice."
+            problems.append(Problem(IMPOSSIBLE, key, text))
+        domains.append(name)
+    return tuple(domains)
+
+
+def _fault_of_domain(name: str) -> tuple[str, str] | None:
+    """What is wrong with it, and what to do."""
+    if name.startswith("*."):
+        return (
+            "is a wildcard, which takes a change of the DNS to prove.",
+            "Name each host, or get the certificate elsewhere and set CERTIFICATE.",
+        )
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        pass
+    else:
+        return "is an address.", "Name the hosts that lead to it."
+    if _DOMAIN.fullmatch(name) and not name.rpartition(".")[2].isdigit():
+        return None
+    return (
+        "is not a domain name.",
+        "Write it like 'example.org', without a port, and other letters than ASCII's "
+        "in their 'xn--' form.",
+    )
+
+
 def _cross_check_tls(tls: TLS, problems: list[Problem]) -> None:
     def impossible(key: str, what: str, hint: str = "") -> None:
         path = f"TLS.{key}"
         problems.append(Problem(IMPOSSIBLE, path, f"{spell(path)} {what}", hint))
 
-    if tls.certificate is None:
+    if tls.acme is not None:
+        for key in ("CERTIFICATE", "PRIVATE_KEY"):
+            if getattr(tls, key.lower()) is not None:
+                impossible(
+                    key,
+                    "is set beside TLS['ACME'], which gets a certificate of its own.",
+                    "Remove one of them.",
+                )
+        for name in tls.sni:
+            if name in tls.acme.domains:
+                impossible(
+                    "SNI", f"has {name!r}, which is in TLS['ACME']['DOMAINS'] too."
+                )
+    elif tls.certificate is None:
         if tls.private_key is not None:
             impossible("PRIVATE_KEY", "is of no use without TLS['CERTIFICATE'].")
         else:
@@ -599,6 +740,7 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                     "Name it in TLS['CERTIFICATE'].",
                 )
             )
+    _cross_check_challenges(config, problems)
     if not config.redirect_bind:
         return
     if all(speaks_tls(config, bind) is False for bind in config.bind):
@@ -629,6 +771,22 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                     "Only plain HTTP is redirected.",
                 )
             )
+
+
+def _cross_check_challenges(config: Config, problems: list[Problem]) -> None:
+    """RFC 8555 section 8.3: the authority comes by plain HTTP."""
+    if config.tls is None or config.tls.acme is None or config.redirect_bind:
+        return
+    if all(speaks_tls(config, bind) for bind in config.bind):
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                "TLS.ACME",
+                f"{spell('TLS.ACME')}: every bind has TLS, and the authority asks on "
+                f"port 80, by plain HTTP.",
+                "Set REDIRECT_BIND, such as ['0.0.0.0:80'].",
+            )
+        )
 
 
 def _refuse_key(section: str, key: object, known: list[str]) -> Problem:

@@ -191,7 +191,12 @@ def over_tls(config: Config, host: str) -> Config:
     """
     from .server.certificates import examine
 
-    tls = get_config().tls or TLS(str(_certificate_for(host)))
+    tls = get_config().tls or TLS()
+    if tls.certificate is None:
+        # No authority finds its way to a developer's desk.
+        tls = dataclasses.replace(
+            tls, certificate=str(_certificate_for(host)), acme=None
+        )
     config = dataclasses.replace(config, tls=tls)
     problems, _ = examine(config)
     if problems:

@@ -260,7 +260,8 @@ _WAYS = {
 class Crowded:
     """Holds requests, streams events, reads uploads and keeps WebSockets open.
 
-    ``/counts`` says how many there are; ``/go_on`` lets the held ones go, shortly.
+    ``/counts`` says how many there are. The held ones go when an event stream hears
+    that the server stops.
     """
 
     def __init__(self) -> None:
@@ -281,10 +282,6 @@ class Crowded:
     async def _counts(self, receive: Receive, send: Send) -> None:
         await respond(send, json.dumps(self.counts).encode())
 
-    async def _go_on(self, receive: Receive, send: Send) -> None:
-        asyncio.get_running_loop().call_later(1, self._go.set)
-        await respond(send, b"soon")
-
     async def _held(self, receive: Receive, send: Send) -> None:
         self.counts["held"] += 1
         await self._go.wait()
@@ -295,6 +292,7 @@ class Crowded:
         await body(send, b"data: 1\n\n", True)
         self.counts["events"] += 1
         await until_disconnect(receive)
+        self._go.set()
 
     async def _upload(self, receive: Receive, send: Send) -> None:
         size, more = 0, True

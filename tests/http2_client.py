@@ -18,7 +18,8 @@ from .websocket_frames import CLOSE, Sent, close_frame, frame
 class HTTP2Client(Peer):
     """Used as a context manager, or closed by the test.
 
-    ``windows`` opens the client's windows so far that they are never in the way.
+    ``windows`` opens the client's windows so far that they are never in the way;
+    ``greeting`` is said in place of the preface and all that.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class HTTP2Client(Peer):
         *,
         tls: ssl.SSLContext | None = None,
         windows: bool = True,
+        greeting: bytes | None = None,
         receive_buffer: int | None = None,
     ) -> None:
         super().__init__()
@@ -35,15 +37,17 @@ class HTTP2Client(Peer):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
         self.socket.connect(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
             assert isinstance(self.socket, ssl.SSLSocket)
             assert self.socket.selected_alpn_protocol() == "h2"
-        greeting = h2.PREFACE + h2.settings()
-        if windows:
-            size = 1 << 30
-            greeting = h2.PREFACE + h2.settings(INITIAL_WINDOW_SIZE=size)
-            greeting += h2.window_update(0, size)
+        if greeting is None:
+            greeting = h2.PREFACE + h2.settings()
+            if windows:
+                size = 1 << 30
+                greeting = h2.PREFACE + h2.settings(INITIAL_WINDOW_SIZE=size)
+                greeting += h2.window_update(0, size)
         self.send(greeting)
 
     def __enter__(self) -> HTTP2Client:

@@ -29,6 +29,8 @@ PROGRAMS = {
     "nghttp": ("nghttp",),
     "nginx": ("nginx",),
     "openssl": ("openssl",),
+    "pebble": ("pebble",),
+    "pebble-challtestsrv": ("pebble-challtestsrv",),
     "python2.7": ("python2.7",),
     "redis": ("redis-server",),
     "wrk": ("wrk",),

@@ -45,6 +45,9 @@ def actual_settings() -> dict[str, Any]:
             found[key] = value
             for inner in dataclasses.fields(config.TLS()):
                 found[f"{key}.{inner.name.upper()}"] = getattr(config.TLS(), inner.name)
+            for inner in dataclasses.fields(config.ACME()):
+                name = f"{key}.ACME.{inner.name.upper()}"
+                found[name] = getattr(config.ACME(), inner.name)
         elif "rule" in field.metadata:
             found[key] = value
         elif key in config._SECTIONS:

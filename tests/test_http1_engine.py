@@ -1478,7 +1478,9 @@ class Time(unittest.TestCase):
         conversation.wire.expire(2)
         self.assertEqual(conversation.wire.ended, "close")
         self.assertEqual(conversation.written, b"")
-        self.assertEqual(conversation.reports, [])
+        self.assertEqual(
+            conversation.reports, [("no request within TIMEOUTS['HEADERS']", 0, b"")]
+        )
 
     def test_part_of_a_head_is_408(self) -> None:
         for data in (b"G", b"GET / HTTP/1.1\r\n", b"\r\nG", get()[:-1]):
@@ -1509,7 +1511,9 @@ class Time(unittest.TestCase):
         conversation.wire.expire(5)
         self.assertEqual(conversation.wire.ended, "close")
         self.assertEqual(conversation.written, written)
-        self.assertEqual(conversation.reports, [])
+        self.assertEqual(
+            conversation.reports, [("idle for TIMEOUTS['KEEP_ALIVE']", 0, b"")]
+        )
 
     def test_idle_counts_from_the_last_answer(self) -> None:
         conversation = self.talk(get())

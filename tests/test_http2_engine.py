@@ -352,12 +352,6 @@ class FrameFormats(EngineTestCase):
                     b"\x04" + bytes(8),
                 ),
             ),
-            "HEADERS that depends on itself": (
-                PROTOCOL_ERROR,
-                frame(
-                    HEADERS, END_HEADERS | WITH_PRIORITY, 3, b"\0\0\0\3\0\x82\x84\x86",
-                ),
-            ),
             "PRIORITY on stream 0": (PROTOCOL_ERROR, frame(PRIORITY, 0, 0, bytes(5))),
             "PRIORITY of a wrong size": (
                 FRAME_SIZE_ERROR, frame(PRIORITY, 0, 3, bytes(4)),
@@ -1778,8 +1772,13 @@ class Leaving(EngineTestCase):
 
     def test_a_client_that_leaves_when_idle(self) -> None:
         conversation = Conversation()
+        conversation.ask().answer()
+        conversation.hear()
         conversation.feed(h2.goaway())
         self.assertIsNotNone(conversation.wire.ended)
+        # Section 6.8: it says where the connection ended.
+        goaway = conversation.goaway
+        self.assertEqual((goaway.code, goaway.number), (NO_ERROR, 1))
 
     def test_the_connection_is_lost(self) -> None:
         conversation = Conversation()
@@ -1824,7 +1823,7 @@ class Timers(EngineTestCase):
         self.assertIsNone(conversation.wire.ended)
         conversation.wire.wait(1)
         self.assertIsNotNone(conversation.wire.ended)
-        self.assertIn("longer than its limit", conversation.reports[0][0])
+        self.assertIn("longer than TIMEOUTS['HEADERS']", conversation.reports[0][0])
 
     def test_a_frame_that_does_not_end(self) -> None:
         conversation = self.conversation(headers=5)
@@ -1991,14 +1990,24 @@ class Floods(EngineTestCase):
             return conversation.peer.open() + h2.reset(conversation.peer.last)
 
         conversation = self.flood(part, 500)
-        self.assertLess(conversation.peer.last, 500)
+        self.assertLess(conversation.peer.last, 1000)
         self.assertEqual(conversation.engine.exchanges, {})
 
     def test_streams_reset_by_being_malformed(self) -> None:
         """The client makes us do the resetting ("MadeYouReset")."""
-        self.flood(lambda c: c.peer.open() + h2.window_update(c.peer.last, 0), 2000)
+        short = request(b"POST", b"/", (b"content-length", b"1"))
+        for provoke in (
+            lambda c: c.peer.open() + h2.window_update(c.peer.last, 0),
+            lambda c: c.peer.open() + h2.window_update(c.peer.last, 2**31 - 1),
+            lambda c: c.peer.open() + h2.data(c.peer.last, b"x"),
+            lambda c: c.peer.open() + c.peer.headers(c.peer.last, [], END_STREAM),
+            lambda c: c.peer.open() + frame(PRIORITY, 0, c.peer.last, bytes(4)),
+            lambda c: c.peer.open(short, 0) + h2.data(c.peer.last, b"xx"),
+            lambda c: c.peer.open(short, 0) + h2.data(c.peer.last, b"", END_STREAM),
+        ):
+            self.flood(provoke, 500)
+        # No application hears of these.
         self.flood(lambda c: c.peer.open(request(b"GET", b"")), 2000)
-        self.flood(lambda c: c.peer.open() + h2.data(c.peer.last, b"x"), 2000)
 
     def test_frames(self) -> None:
         cases: dict[str, bytes] = {
@@ -2061,7 +2070,7 @@ class Floods(EngineTestCase):
             self.assertEqual(conversation.goaway.code, ENHANCE_YOUR_CALM)
 
     def test_requests_that_cannot_be_served(self) -> None:
-        self.flood(lambda c: c.peer.open(request()[:3]), 500)
+        self.flood(lambda c: c.peer.open(request()[:3]), 1000)
 
     def test_streams_that_are_refused(self) -> None:
         conversation = Conversation({"streams": 1})
@@ -2108,6 +2117,15 @@ class Floods(EngineTestCase):
         for _ in range(20):
             conversation.feed(*[h2.ping()] * (http2_patience.RECOVERY * 10))
             conversation.wire.wait(10)
+        self.assertIsNone(conversation.wire.ended)
+
+    def test_streams_that_lived(self) -> None:
+        """Event streams and long polls behind a proxy end like this, all of them."""
+        conversation = Conversation(timeouts={"keep_alive": None})
+        for _ in range(50):
+            streams = [conversation.ask() for _ in range(100)]
+            conversation.wire.wait(1.5)
+            conversation.feed(*(h2.reset(stream.engine.id) for stream in streams))
         self.assertIsNone(conversation.wire.ended)
 
     def test_patience_comes_back_with_work(self) -> None:

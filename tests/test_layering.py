@@ -47,6 +47,7 @@ ORDER = list(LAYERS)
 
 #: Third-party packages, and the modules or layers that may import them.
 THIRD_PARTY = {
+    "acme": {"server.acme_client"},
     "asgiref": {"django"},
     "autobahn": {"protocol.websocket"},
     "channels": {"django"},
@@ -55,6 +56,8 @@ THIRD_PARTY = {
     "h2": {"protocol.http2"},
     "hpack": {"protocol.http2_fields"},
     "httptools": {"protocol.http1"},
+    "josepy": {"server.acme_client"},
+    "requests": {"server.acme_client"},
     "twisted": {"server"},
     "uvloop": {"server"},
     "zope": {"server"},
@@ -247,7 +250,7 @@ class ImportTests(unittest.TestCase):
 
     #: Either begins work that only a server should begin, or costs more than a
     #: management command should wait for.
-    HEAVY = ("autobahn", "h2", "httptools", "twisted", "uvloop")
+    HEAVY = ("acme", "autobahn", "h2", "httptools", "twisted", "uvloop")
 
     def run_python(self, code: str) -> str:
         """What ``code`` prints, in an interpreter of its own that watches loops."""

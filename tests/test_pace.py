@@ -11,12 +11,18 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_daphne.protocol.http2 import STREAM_WINDOW
 from django_daphne.protocol.pace import Pace
 
+from . import http2_peer as h2
 from .asgi_apps import Receive, Scope, Send, body, read_body, respond, start
+from .http2_peer import settings
 from .serving import Client, Serving, serving
 from .test_asgi import Happening
 from .test_http1_engine import BODY_HIGH_WATER, Conversation, post, post_raw, talk
+from .test_http2_engine import LARGE
+from .test_http2_engine import Conversation as HTTP2Conversation
+from .test_http2_engine import FakeStream as HTTP2Stream
 
 PROTOCOL_LOG = "django_daphne.protocol"
 
@@ -80,7 +86,8 @@ class Bodies(unittest.TestCase):
         self.assertEqual(answer.status, 408)
         self.assertEqual(conversation.wire.ended, "linger")
         self.assertEqual(
-            conversation.stream.resets, [("the request body came too slowly", 408)]
+            conversation.stream.resets,
+            [("the request body came more slowly than LIMITS['MINIMUM_RATE']", 408)],
         )
         self.assertEqual(conversation.reports[0][1], 408)
 
@@ -125,6 +132,136 @@ class Bodies(unittest.TestCase):
         self.assertIsNone(conversation.wire.ended)
 
 
+class Streams(unittest.TestCase):
+    """HTTP/2's bodies and windows, each judged by itself."""
+
+    def conversation(self, **limits: Any) -> HTTP2Conversation:
+        # No pings or idle times of a test's length are in the way.
+        return HTTP2Conversation(limits=limits, timeouts={"keep_alive": None})
+
+    def upload(self, conversation: HTTP2Conversation) -> HTTP2Stream:
+        return conversation.ask(h2.request(b"POST"), 0)
+
+    def drip(
+        self, conversation: HTTP2Conversation, piece: bytes, every: float, number: int
+    ) -> None:
+        for _ in range(number):
+            conversation.wire.wait(every)
+            conversation.feed(piece)
+
+    def test_a_body_that_drips(self) -> None:
+        conversation = self.conversation()
+        stream, other = self.upload(conversation), self.upload(conversation)
+        self.drip(conversation, h2.data(1, b"x"), 20, 5)
+        response = conversation.response(stream)
+        self.assertEqual(response.status, 408)
+        self.assertEqual(
+            stream.resets,
+            [("the request body came more slowly than LIMITS['MINIMUM_RATE']", 408)],
+        )
+        # The other has not even begun, which is the business of BODY.
+        self.assertIn("no progress", other.resets[0][0])
+
+    def test_a_body_that_is_fast_enough(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        for _ in range(100):
+            self.drip(conversation, h2.data(1, bytes(2500)), 10, 1)
+            stream.take()
+        self.assertEqual(stream.resets, [])
+        conversation.feed(h2.data(1, b"", h2.END_STREAM))
+        self.assertTrue(stream.ended)
+
+    def test_a_body_that_we_do_not_take(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        window = STREAM_WINDOW
+        for _ in range(5):
+            while stream.untaken <= STREAM_WINDOW // 2:
+                conversation.feed(h2.data(1, bytes(min(window, 10_000))))
+            conversation.wire.wait(1000)
+            stream.take()
+            self.assertEqual(stream.resets, [])
+            conversation.wire.wait(1)
+
+    def sip(
+        self, conversation: HTTP2Conversation, id: int, size: int, number: int
+    ) -> None:
+        self.drip(conversation, h2.window_update(id, size), 20, number)
+
+    def test_a_window_that_is_opened_byte_by_byte(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(h2.window_update(0, LARGE))
+        slow, other = conversation.ask(), conversation.ask()
+        slow.engine.start(200, [], bytes(100_000), True)
+        self.sip(conversation, 1, 10, 5)
+        self.assertEqual(conversation.response(slow).reset, h2.CANCEL)
+        self.assertEqual(
+            slow.resets,
+            [("the client takes it more slowly than LIMITS['MINIMUM_RATE']", 0)],
+        )
+        self.assertIn("MINIMUM_RATE", conversation.reports[0][0])
+        # The connection is none the worse for it.
+        other.answer(200, [], b"hello")
+        self.assertEqual(conversation.response(other).body, b"hello")
+
+    def test_a_window_that_is_opened_fast_enough(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(h2.window_update(0, LARGE))
+        stream = conversation.ask()
+        stream.engine.start(200, [], bytes(1_000_000), True)
+        self.sip(conversation, 1, 20 * 250, 50)
+        self.assertEqual(stream.resets, [])
+
+    def test_a_connection_that_sips(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+        streams = [conversation.ask() for _ in range(5)]
+        for stream in streams:
+            stream.engine.start(200, [], bytes(100_000), True)
+        self.sip(conversation, 0, 50, 8)
+        self.assertEqual(conversation.goaway.code, h2.ENHANCE_YOUR_CALM)
+        self.assertIn("MINIMUM_RATE", conversation.reports[0][0])
+        self.assertTrue(all(stream.resets for stream in streams))
+
+    def test_a_connection_that_takes_nothing(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+        streams = [conversation.ask() for _ in range(3)]
+        for stream in streams:
+            stream.engine.start(200, [], bytes(100_000), True)
+        conversation.hear()
+        conversation.wire.wait(59)
+        self.assertEqual(conversation.peer.goaways(), [])
+        conversation.wire.wait(2)
+        self.assertEqual(conversation.goaway.code, h2.ENHANCE_YOUR_CALM)
+        self.assertIn("took nothing", conversation.reports[0][0])
+        self.assertTrue(all(stream.resets for stream in streams))
+
+    def test_who_waits_for_others_is_not_slow(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+        urgent = (b"priority", b"u=0")
+        first = conversation.ask(h2.request(b"GET", b"/", urgent))
+        last = conversation.ask(h2.request(b"GET", b"/", (b"priority", b"u=7")))
+        for stream in (first, last):
+            stream.engine.start(200, [], bytes(1_000_000), True)
+        # All of it goes to the first.
+        self.sip(conversation, 0, 20 * 300, 40)
+        self.assertEqual((first.resets, last.resets), ([], []))
+        self.assertEqual(conversation.peer.goaways(), [])
+
+    def test_without_a_rate(self) -> None:
+        conversation = self.conversation(minimum_rate=None)
+        conversation.feed(h2.window_update(0, LARGE))
+        slow, upload = conversation.ask(), self.upload(conversation)
+        slow.engine.start(200, [], bytes(100_000), True)
+        for _ in range(20):
+            self.sip(conversation, 1, 10, 1)
+            conversation.feed(h2.data(3, b"x"))
+        self.assertEqual((slow.resets, upload.resets), ([], []))
+
+
 class Clients(unittest.TestCase):
     """Over sockets, with windows short enough to wait for."""
 
@@ -155,7 +292,7 @@ class Clients(unittest.TestCase):
             else:
                 self.fail("a byte now and then held the request")
         self.assertEqual(answer.status, 408)
-        self.assertIn("too slowly", logs.output[0])
+        self.assertIn("MINIMUM_RATE", logs.output[0])
 
     def download(self, ended: Happening) -> Any:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_daphne.protocol.priority import (
+    DEFAULT_URGENCY,
+    MAX_PRIORITY,
     MAX_STALE,
     UNSAID,
     Priority,
@@ -62,6 +64,11 @@ class Reading(unittest.TestCase):
         ):  # fmt: skip
             with self.subTest(value):
                 self.assertEqual(read_priority(value), (3, False))
+
+    def test_what_takes_long_to_read_is_ignored(self) -> None:
+        said = b"u=1,".ljust(MAX_PRIORITY)
+        self.assertEqual(read_priority(said), Priority(1, False))
+        self.assertEqual(read_priority(said + b" "), Priority(DEFAULT_URGENCY, False))
 
     @given(st.binary(max_size=40))
     def test_anything_can_be_read(self, value: bytes) -> None:

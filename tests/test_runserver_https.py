@@ -126,6 +126,20 @@ class CommandTests(unittest.TestCase):
         self.assertEqual(ssl.get_server_certificate((HOST, port)), leaf.pem)
         self.assertFalse(self.kept.exists())
 
+    def test_no_authority_is_asked(self) -> None:
+        storage = self.cache / "acme"
+        acme = {"DOMAINS": ["example.org"], "STORAGE": str(storage)}
+        tls = {"ACME": acme, "MINIMUM_VERSION": "TLSv1.3"}
+        settings = f"DJANGO_DAPHNE = { ({'TLS': tls, 'REDIRECT_BIND': [':80']})!r}"
+        _, running = self.start("--noreload", settings=settings)
+        port = self.port_of(running)
+        self.assertIn(b"ASGIRequest", self.get(f"https://localhost:{port}/"))
+        self.assertFalse(storage.exists())
+        old = self.trusting()
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with self.assertRaises(OSError):
+            self.get(f"https://localhost:{port}/", old)
+
     def test_without_the_flag_the_setting_is_left_alone(self) -> None:
         settings = "DJANGO_DAPHNE = {'TLS': {'CERTIFICATE': '/nowhere/crt.pem'}}"
         project = Project(self, settings)
@@ -199,6 +213,11 @@ class CertificateTests(unittest.TestCase):
         self.assertEqual(self.made(), first)
         self.assertEqual(self.made("localhost"), first)
         self.assertEqual(self.made("::1"), first)
+
+    def test_every_spelling_of_an_address_is_the_address(self) -> None:
+        first = self.made("fe80::1")
+        self.assertEqual(self.made("FE80:0:0:0:0:0:0:1"), first)
+        self.assertEqual(self.made("0:0:0:0:0:0:0:1"), first)
 
     def test_more_names(self) -> None:
         first = self.made()

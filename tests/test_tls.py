@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket
 import ssl
 import struct
@@ -20,6 +21,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -28,12 +30,21 @@ from cryptography.x509.oid import NameOID
 from django.test import tag
 from websockets.sync.client import connect
 
+from django_daphne.application.context import server_log
 from django_daphne.application.redirect import Redirect
 from django_daphne.binds import quote
 from django_daphne.config import Hooks
-from django_daphne.errors import BindError
-from django_daphne.server import certificates, connection, process, tls_listener
+from django_daphne.errors import BindError, Fault, TLSError
+from django_daphne.server import (
+    certificates,
+    connection,
+    process,
+    tls_extension,
+    tls_listener,
+)
+from django_daphne.server.certificates import CertificateStore
 from django_daphne.server.connection import Connection
+from django_daphne.server.tls import ServerContext, leaf_of
 from django_daphne.server.tls_listener import Arrival, TLSListener
 
 from . import test_http
@@ -170,11 +181,15 @@ def der(issued: Issued) -> bytes:
     return ssl.PEM_cert_to_DER_cert(issued.pem)
 
 
-def s_client(server: Serving, *arguments: str) -> tuple[int, str]:
-    """What OpenSSL's client says of the server."""
+def s_client(server: Serving, *arguments: str, data: bytes = b"") -> tuple[int, str]:
+    """What OpenSSL's client says of the server, to which it sends ``data``.
+
+    It leaves after that, and may miss what comes after the handshake, unless
+    ``-ign_eof`` has it wait for the server to close.
+    """
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"{HOST}:{server.port}", *arguments],
-        input=b"",
+        input=data,
         capture_output=True,
         timeout=PATIENCE,
     )
@@ -254,9 +269,12 @@ class HandshakeTests(TLSTestCase):
             for old in ("-tls1", "-tls1_1"):
                 code, said = s_client(server, old, "-cipher", "ALL:@SECLEVEL=0")
                 self.assertEqual(code, 1, said)
+                self.assertIn("alert protocol version", said)
         with self.serve(tls={"MINIMUM_VERSION": "TLSv1.3"}) as server:
             self.assertEqual(s_client(server, "-tls1_3")[0], 0)
-            self.assertEqual(s_client(server, "-tls1_2")[0], 1)
+            code, said = s_client(server, "-tls1_2")
+            self.assertEqual(code, 1)
+            self.assertIn("alert protocol version", said)
 
     @require("openssl")
     def test_ciphers(self) -> None:
@@ -265,33 +283,61 @@ class HandshakeTests(TLSTestCase):
             code, said = s_client(server, "-tls1_2")
             self.assertEqual(code, 0, said)
             self.assertIn(f"Cipher is {chosen}", said)
-            self.assertEqual(s_client(server, "-tls1_2", "-cipher", other)[0], 1)
+            code, said = s_client(server, "-tls1_2", "-cipher", other)
+            self.assertEqual(code, 1)
+            self.assertIn("alert handshake failure", said)
             self.assertEqual(s_client(server, "-tls1_3")[0], 0)
 
     @require("openssl")
     def test_what_is_spoken_afterwards(self) -> None:
         with self.serve() as server:
+            for version in ("-tls1_2", "-tls1_3"):
+                _, said = s_client(server, version, "-alpn", "http/1.1,h2")
+                self.assertIn("ALPN protocol: h2", said)
             _, said = s_client(server, "-alpn", "spdy/3,http/1.1,http/1.0")
             self.assertIn("ALPN protocol: http/1.1", said)
             code, said = s_client(server)
             self.assertEqual(code, 0, said)
             self.assertIn("No ALPN negotiated", said)
+        with self.serve(settings={"HTTP2": False}) as server:
+            _, said = s_client(server, "-alpn", "h2,http/1.1")
+            self.assertIn("ALPN protocol: http/1.1", said)
+
+    @require("openssl")
+    def test_no_early_data(self) -> None:
+        """What is sent before the handshake could be sent again by anybody."""
+        with self.serve() as server:
+            session = str(self.files.directory / "early.session")
+            # The session comes after the handshake.
+            code, said = s_client(
+                server, "-tls1_3", "-ign_eof", "-sess_out", session, data=GET_AND_CLOSE
+            )
+            self.assertEqual(code, 0, said)
+            request = self.files.write("early.request", GET_AND_CLOSE.decode())
+            code, said = s_client(server, "-sess_in", session, "-early_data", request)
+            self.assertIn("Reused, TLSv1.3", said)
+            self.assertIn("Early data was not sent", said)
 
     @require("openssl")
     def test_no_second_handshake_on_a_connection(self) -> None:
         with self.serve() as server:
-            _, said = s_client(server, "-tls1_2")
-            self.assertIn("Verification", said)
-            done = subprocess.run(
-                [
-                    *("openssl", "s_client", "-tls1_2"),
-                    *("-connect", f"{HOST}:{server.port}"),
-                ],
-                input=b"R\n",
-                capture_output=True,
-                timeout=PATIENCE,
+            command = ["openssl", "s_client", "-tls1_2"]
+            client = subprocess.Popen(
+                [*command, "-connect", f"{HOST}:{server.port}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
-            self.assertIn(b"no renegotiation", (done.stdout + done.stderr).lower())
+            with client:
+                assert client.stdin is not None and client.stdout is not None
+                limit = threading.Timer(PATIENCE, client.kill)
+                limit.start()
+                # Its input stays open: it must not leave before it has the answer.
+                client.stdin.write(b"R\n")
+                client.stdin.flush()
+                said = client.stdout.read()
+                limit.cancel()
+            self.assertIn(b"no renegotiation", said.lower())
 
     def test_one_file_for_all(self) -> None:
         file = self.files.write(
@@ -351,6 +397,21 @@ class NameTests(TLSTestCase):
             self.assertEqual(self.shown(server, "127.0.0.1"), der(self.leaf))
             _, extension = self.ask(server, server_hostname="any.two.example")
             self.assertEqual(extension["server_cert"], wild.pem)
+
+    @require("openssl")
+    def test_openssl(self) -> None:
+        sni = {"one.example": self.files.tls("one", self.root.issue("one.example"))}
+        with self.serve(tls={"SNI": sni}) as server:
+            for name, subject in {
+                ("-servername", "one.example"): "one.example",
+                ("-servername", "other.example"): "localhost",
+                ("-noservername",): "localhost",
+            }.items():
+                for version in ("-tls1_2", "-tls1_3"):
+                    code, said = s_client(server, *name, version, "-alpn", "h2")
+                    self.assertEqual(code, 0, said)
+                    self.assertIn(f"subject=CN = {subject}", said)
+                    self.assertIn("ALPN protocol: h2", said)
 
     def test_a_name_that_is_none(self) -> None:
         sni = {"one.example": self.files.tls("one", self.root.issue("one.example"))}
@@ -499,16 +560,71 @@ class ClientCertificateTests(TLSTestCase):
             self.assertEqual(extension["client_cert_chain"][0], alice.pem)
             self.assertEqual(extension["client_cert_name"], "CN=alice")
 
+    def test_damage_that_openssl_tolerates(self) -> None:
+        """The application must not take it for a client without a certificate."""
+
+        def unreadable(certificate: bytes) -> str:
+            raise x509.InvalidVersion("5 is not a valid X509 version", 5)
+
+        with (
+            mock.patch.object(tls_extension, "_subject", unreadable),
+            self.verifying("required") as server,
+        ):
+            _, extension = self.ask(server, self.bearing(self.clients.issue("alice")))
+        self.assertIsNone(extension["client_cert_name"])
+        self.assertEqual(
+            extension["client_cert_error"],
+            "the certificate cannot be read: 5 is not a valid X509 version",
+        )
+
     @require("curl")
     def test_curl(self) -> None:
         alice = self.clients.issue("alice")
+        stranger = self.root.issue("alice")
         file = self.files.write("curl.pem", alice.pem, alice.key_pem())
+        other = self.files.write("other.pem", stranger.pem, stranger.key_pem())
         with self.verifying("required") as server:
             url = f"https://localhost:{server.port}/"
-            code, said = curl("--cacert", self.root_file, "--cert", file, url)
-            self.assertEqual(code, 0, said)
-            self.assertEqual(json.loads(said)[1]["client_cert_name"], "CN=alice")
-            self.assertNotEqual(curl("--cacert", self.root_file, url)[0], 0)
+            for version in ("--http1.1", "--http2"):
+                common = ("--cacert", self.root_file, version, url)
+                code, said = curl("--cert", file, *common)
+                self.assertEqual(code, 0, said)
+                self.assertEqual(json.loads(said)[1]["client_cert_name"], "CN=alice")
+                # By then the client has sent its request, which is not read and must
+                # not reset the connection before it hears why.
+                code, said = curl("--cert", other, *common)
+                self.assertNotEqual(code, 0)
+                self.assertIn("alert unknown ca", said)
+                code, said = curl(*common)
+                self.assertNotEqual(code, 0)
+                self.assertIn("alert certificate required", said)
+
+    @require("openssl")
+    def test_openssl(self) -> None:
+        alice = self.clients.issue("alice")
+        late = self.clients.issue("late", begins=-3, expires=-2)
+        known, expired = (
+            self.files.write(f"{one}.pem", issued.pem, issued.key_pem())
+            for one, issued in (("alice", alice), ("late", late))
+        )
+        for version, missing in (
+            ("-tls1_2", "alert handshake failure"),
+            ("-tls1_3", "alert certificate required"),
+        ):
+            with self.verifying("required") as server:
+                code, said = s_client(server, version, "-cert", known)
+                self.assertEqual(code, 0, said)
+                self.assertIn("CERTIFICATE-----", said)
+                for bearer, alert in (
+                    (("-cert", expired), "alert certificate expired"),
+                    ((), missing),
+                ):
+                    # A client that leaves at the end of its input would not hear it.
+                    code, said = s_client(server, version, "-ign_eof", *bearer)
+                    self.assertEqual(code, 1, said)
+                    self.assertIn(alert, said)
+            with self.verifying("optional") as server:
+                self.assertEqual(s_client(server, version)[0], 0)
 
 
 class ClientCertificateTestsOnAsyncio(ClientCertificateTests):
@@ -609,6 +725,31 @@ class ArrivalTests(TLSTestCase):
                         self.assert_ended(client)
             self.assertEqual(self.ask(server)[0], "https")
 
+    def test_the_client_is_told_why(self) -> None:
+        """And can read it, whatever it has sent meanwhile (RFC 8446 section 6.2)."""
+        # A fatal alert: unexpected_message, or decode_error.
+        alert = re.compile(rb"\x15\x03[\x01-\x03]\x00\x02\x02[\x0a\x32]")
+        watched = Listening(self)
+        patient = mock.patch.object(tls_listener, "LINGER", PATIENCE)
+        with patient, self.serve() as server:
+            client = self.raw(server, b"\x16\x03\x01\x00\x05hello")
+            said = client.recv(65536)
+            self.assertRegex(said, alert)
+            for _ in range(3):
+                client.sendall(bytes(1000))
+            self.assertEqual(client.recv(65536), b"")
+            self.assertEqual(watched.arrivals, 1)
+            client.close()
+            eventually(lambda: not watched.arrivals)
+
+    def test_a_refused_client_that_stays(self) -> None:
+        watched = Listening(self)
+        with mock.patch.object(tls_listener, "LINGER", 0.1), self.serve() as server:
+            client = self.raw(server, b"\x16\x03\x01\x00\x05hello")
+            self.assertTrue(client.recv(65536))
+            self.assertEqual(client.recv(65536), b"")
+            eventually(lambda: not watched.arrivals)
+
     def test_a_client_that_leaves_in_the_middle(self) -> None:
         closed = "TLS handshake failed: the client closed the connection"
         watched = Listening(self)
@@ -681,9 +822,13 @@ class ArrivalTests(TLSTestCase):
         context = self.context()
 
         def visit(number: int) -> None:
-            kind = number % 5
+            kind = number % 6
             if kind == 0:
                 self.raw(server, b"\x16\x03\x01garbage").close()
+            elif kind == 5:
+                refused = self.raw(server, b"\x16\x03\x01\x00\x05hello")
+                refused.recv(65536)
+                refused.close()
             elif kind == 1:
                 self.raw(server).close()
             elif kind == 2:
@@ -752,14 +897,6 @@ class AcceptingTests(TLSTestCase):
             self.assertEqual(server.url, f"https://{HOST}:{port}")
             self.assertEqual(self.ask(server)[0], "https")
 
-    def test_a_passed_socket_without_tls(self) -> None:
-        with socket.create_server((HOST, 0)) as listening:
-            bind = f"fd:{os.dup(listening.fileno())}"
-        with self.serve(settings={"BIND": [bind]}) as server:
-            self.assertTrue(server.url.startswith("http://"), server.url)
-            with server.connect() as client:
-                self.assertEqual(json.loads(client.get().body), ["http", None])
-
     def test_a_passed_unix_socket(self) -> None:
         path = str(self.files.directory / "tls.sock")
         with socket.socket(socket.AF_UNIX) as listening:
@@ -774,6 +911,21 @@ class AcceptingTests(TLSTestCase):
             with self.context().wrap_socket(client, server_hostname="localhost") as tls:
                 tls.sendall(GET)
                 self.assertIn(b"200 OK", tls.recv(65536))
+
+    def test_a_bind_that_takes_no_tls(self) -> None:
+        """It is plain, as it was written, and the log says that TLS does nothing."""
+        with socket.create_server((HOST, 0)) as listening:
+            passed = f"fd:{os.dup(listening.fileno())}"
+        for bind in (f"tcp:0:interface={HOST}", passed):
+            with (
+                self.assertLogs(SERVER_LOG, logging.WARNING) as logs,
+                self.serve(settings={"BIND": [bind]}) as server,
+                server.connect() as client,
+            ):
+                self.assertTrue(server.url.startswith("http://"), server.url)
+                self.assertEqual(json.loads(client.get().body), ["http", None])
+            [line] = logs.output
+            self.assertIn("TLS applies to no bind", line)
 
     def test_an_endpoint_string_gets_all_the_same(self) -> None:
         key, certificate = self.tls["PRIVATE_KEY"], self.tls["CERTIFICATE"]
@@ -850,10 +1002,13 @@ class AcceptingTestsOnAsyncio(AcceptingTests):
 class DrainTests(TLSTestCase):
     def test_arrivals_are_closed_with_the_server(self) -> None:
         watched = Listening(self)
-        with self.serve() as server:
+        patient = mock.patch.object(tls_listener, "LINGER", PATIENCE)
+        with patient, self.serve() as server:
             arrivals = [self.raw(server), self.raw(server, b"\x16\x03\x01")]
             arrivals.append(self.raw(server, b"GET"))
-            eventually(lambda: watched.arrivals == 3)
+            arrivals.append(self.raw(server, b"\x16\x03\x01\x00\x05hello"))
+            self.assertTrue(arrivals[-1].recv(65536))
+            eventually(lambda: watched.arrivals == 4)
             server.stop()
             for arrival in arrivals:
                 self.assert_ended(arrival)
@@ -1140,6 +1295,55 @@ class ReloadTests(TLSTestCase):
                 short = self.renew(server, begins=-80, expires=10)
                 eventually(lambda: self.shown(server) == der(short))
         self.assertIn("CN=localhost, which expires soon, on ", logs.output[0])
+
+
+class RetryTests(TLSTestCase):
+    """Files that are of use later, without having changed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        self.enterContext(mock.patch.object(certificates, "time", clock))
+        self.fault: str | None = None
+        self.store = CertificateStore("TLS", [self.tls["CERTIFICATE"]], self.build)
+
+    def build(self) -> ServerContext:
+        if self.fault is not None:
+            raise TLSError([Fault("CERTIFICATE", self.fault)])
+        context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+        context.leaf = leaf_of(self.leaf.certificate)
+        return context
+
+    def poll_after_a_minute(self) -> list[str]:
+        """What is logged then, and shortly before."""
+        with self.assertLogs(SERVER_LOG, logging.INFO) as logs:
+            server_log.info("a minute")
+            self.now += certificates.RETRY - 1
+            self.store.poll()
+            self.now += 1
+            self.store.poll()
+        return [record.getMessage() for record in logs.records[1:]]
+
+    def test_what_was_not_valid_yet(self) -> None:
+        old = self.store.current
+        self.assertEqual(self.poll_after_a_minute(), [])
+        self.fault = "it is not valid yet."
+        with self.assertLogs(SERVER_LOG, logging.ERROR):
+            self.store.reload()
+        for _ in range(3):
+            self.assertEqual(self.poll_after_a_minute(), [])
+        self.fault = "it has expired."
+        self.assertEqual(
+            self.poll_after_a_minute(),
+            ["TLS: the old certificate stays: " + self.fault],
+        )
+        self.assertIs(self.store.current, old)
+        self.fault = None
+        [said] = self.poll_after_a_minute()
+        self.assertIn("TLS now shows the certificate CN=localhost", said)
+        self.assertIsNot(self.store.current, old)
+        self.assertEqual(self.poll_after_a_minute(), [])
 
 
 class ReloadTestsOnAsyncio(ReloadTests):

@@ -136,13 +136,6 @@ class SettingsTests(SimpleTestCase):
         tls = {**CERTIFICATE, "PASSWORD": "open sesame"}
         self.assertNotIn("open sesame", repr(build_config({"TLS": tls})))
 
-    def test_acme_is_later_work(self) -> None:
-        self.refuses(
-            {**CERTIFICATE, "ACME": {}},
-            "E003 TLS.ACME: DJANGO_DAPHNE['TLS']['ACME'] is not available yet. "
-            "Remove it: this version would not do what it says.",
-        )
-
     def test_names(self) -> None:
         place = "DJANGO_DAPHNE['TLS']['SNI']"
         hint = (
@@ -288,6 +281,7 @@ class DescriptionTests(SimpleTestCase):
                 "CLIENT_CA": None,
                 "CLIENT_CERTIFICATE": "none",
                 "SNI": {"a.example": CERTIFICATE},
+                "ACME": None,
             },
         )
 
@@ -379,6 +373,15 @@ class MachineTests(SimpleTestCase):
             {"CERTIFICATE": behind},
             "PRIVATE_KEY",
             f"the certificate in {behind} is damaged.",
+        )
+        # A version of which nobody has heard (RFC 5280 section 4.1.2.1).
+        encoded = ssl.PEM_cert_to_DER_cert(self.leaf.pem)
+        encoded = encoded.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x55")
+        future = self.files.write("future.pem", ssl.DER_cert_to_PEM_cert(encoded))
+        self.assert_fault(
+            {"CERTIFICATE": future},
+            "CERTIFICATE",
+            f"the certificate in {future} is damaged.",
         )
 
     def test_dates(self) -> None:

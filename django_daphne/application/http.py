@@ -55,6 +55,11 @@ MESSAGE_COST = 1024
 CLIENT_CLOSED_REQUEST = 499
 
 
+#: Pieces of a body that wait together are joined up to this size: each object costs
+#: some 50 bytes besides, and a client can send its body byte by byte.
+SMALL_CHUNK = 4096
+
+
 class Engine(Protocol):
     """What a stream asks of the engine that speaks the wire."""
 
@@ -149,10 +154,13 @@ class HTTPStream:
     # -- What the engine tells us ------------------------------------------------------
 
     def data(self, chunk: bytes, /) -> None:
-        if self._chunks:
-            self._chunks.append(chunk)
-        else:
+        chunks = self._chunks
+        if not chunks:
             self._chunks = [chunk]
+        elif len(chunk) + len(chunks[-1]) <= SMALL_CHUNK:
+            chunks[-1] += chunk
+        else:
+            chunks.append(chunk)
         if self._readers is not None:
             self._readers.wake()
 

@@ -403,14 +403,18 @@ class HTTP1Engine:
         line_end = data.find(b"\n")
         if line_end < 0:
             if len(data) > limits.request_line + 1:
-                raise ProtocolError("the request line is over its limit", 414)
+                raise ProtocolError(
+                    "the request line is over LIMITS['REQUEST_LINE']", 414
+                )
             if data.find(b"\r", scanned, len(data) - 1) >= 0:
                 raise ProtocolError("a bare CR in the request line")
             return
         if line_end > limits.request_line + 1:
-            raise ProtocolError("the request line is over its limit", 414)
+            raise ProtocolError("the request line is over LIMITS['REQUEST_LINE']", 414)
         if len(data) - line_end > limits.header_bytes + 4:
-            raise ProtocolError("the header section is over its limit", 431)
+            raise ProtocolError(
+                "the header section is over LIMITS['HEADER_BYTES']", 431
+            )
         if data.count(b"\n", scanned) != data.count(_CRLF, scanned):
             raise ProtocolError("a line of the head ends without CR")
         if line_end >= scanned:
@@ -418,7 +422,7 @@ class HTTP1Engine:
 
     def _read_request_line(self, line: bytes) -> RequestLine:
         if len(line) > self._limits.request_line:
-            raise ProtocolError("the request line is over its limit", 414)
+            raise ProtocolError("the request line is over LIMITS['REQUEST_LINE']", 414)
         known = read_request_line(line)
         if len(line) <= MAX_KNOWN_LINE:
             if len(_known_lines) >= MAX_KNOWN_LINES:
@@ -471,7 +475,9 @@ class HTTP1Engine:
     def _read_section(self, section: bytes, version: str) -> Head:
         """Read a header section; the head is complete but for its request line."""
         if len(section) > self._limits.header_bytes + 2:
-            raise ProtocolError("the header section is over its limit", 431)
+            raise ProtocolError(
+                "the header section is over LIMITS['HEADER_BYTES']", 431
+            )
         fields: Headers = []
         framing: Headers = []
         self._fields, self._framing = fields, framing
@@ -486,7 +492,9 @@ class HTTP1Engine:
             self._parser = None
             raise ProtocolError(str(error) or "malformed header section") from error
         if len(fields) > self._limits.header_count:
-            raise ProtocolError("the header section has too many fields", 431)
+            raise ProtocolError(
+                "the header section has more fields than LIMITS['HEADER_COUNT']", 431
+            )
         if b" \r\n" in section or b"\t\r\n" in section:
             fields[:] = [(name, value.rstrip(b" \t")) for name, value in fields]
             framing[:] = [(name, value.rstrip(b" \t")) for name, value in framing]
@@ -516,7 +524,9 @@ class HTTP1Engine:
         else:
             if limits.body_bytes is not None and head.length > limits.body_bytes:
                 self._close_after = True
-                raise ProtocolError("the request body is over its limit", 413)
+                raise ProtocolError(
+                    "the request body is over LIMITS['BODY_BYTES']", 413
+                )
             self._body_left = head.length
         self._body_read = self._unread = 0
         self._pace = None
@@ -612,7 +622,9 @@ class HTTP1Engine:
             self._body_read += len(chunk)
             limit = self._limits.body_bytes
             if limit is not None and self._body_read > limit:
-                over = ProtocolError("the request body is over its limit", 413)
+                over = ProtocolError(
+                    "the request body is over LIMITS['BODY_BYTES']", 413
+                )
                 self._fail_request(over, b"")
                 return
             self._unread += len(chunk)
@@ -624,7 +636,9 @@ class HTTP1Engine:
             self._arm(self._timeouts.request, self._request_expired)
             stream.end()
         elif not self._keeps_pace(len(chunk)):
-            late = ProtocolError("the request body came too slowly", 408)
+            late = ProtocolError(
+                "the request body came more slowly than LIMITS['MINIMUM_RATE']", 408
+            )
             self._fail_request(late, b"")
         elif not self._paused:
             self._arm(self._timeouts.body, self._body_expired)
@@ -1052,6 +1066,7 @@ class HTTP1Engine:
         if left > 0:
             self._arm_idle(left)
         else:
+            self._report("idle for TIMEOUTS['KEEP_ALIVE']", 0, b"")
             self.wire.close()
 
     def _head_expired(self) -> None:
@@ -1060,19 +1075,26 @@ class HTTP1Engine:
             return
         # An empty line is no part of a head.
         if not self._pending.strip(_CRLF):
+            self._report("no request within TIMEOUTS['HEADERS']", 0, b"")
             self.wire.close()
         else:
-            late = ProtocolError("the request head took longer than its limit", 408)
+            late = ProtocolError(
+                "the request head took longer than TIMEOUTS['HEADERS']", 408
+            )
             self._refuse(late, bytes(self._pending[:64]))
 
     def _body_expired(self) -> None:
         if self._body_left and not self._paused:
-            late = ProtocolError("the request body made no progress", 408)
+            late = ProtocolError(
+                "the request body made no progress in TIMEOUTS['BODY']", 408
+            )
             self._fail_request(late, b"")
 
     def _request_expired(self) -> None:
         if self.stream is not None:
-            late = ProtocolError("the response took longer than its limit", 503)
+            late = ProtocolError(
+                "the response took longer than TIMEOUTS['REQUEST']", 503
+            )
             self._fail_request(late, b"")
 
 

@@ -59,7 +59,17 @@ from .http2_fields import (
     NotHPACK,
 )
 from .http2_head import Head, Malformed, check_trailers, read_head
-from .http2_patience import NUISANCE, REFUSED, RESET, SENT, SERVED, Patience
+from .http2_patience import (
+    EARNING,
+    NUISANCE,
+    PREMATURE,
+    REFUSED,
+    RESET,
+    SENT,
+    SERVED,
+    Patience,
+)
+from .pace import Pace
 from .priority import Priority, Schedule, read_priority
 from .wire import Stream, Wire
 
@@ -111,7 +121,7 @@ _END_HEADERS = 0x4
 _PADDED = 0x8
 _PRIORITY_FLAG = 0x20
 
-# Error codes that only a connection can have; the others are in http2_exchange.
+# Error codes that an exchange has no use for; the others are in http2_exchange.
 FLOW_CONTROL_ERROR = 0x3
 COMPRESSION_ERROR = 0x9
 ENHANCE_YOUR_CALM = 0xB
@@ -137,6 +147,15 @@ _NAMES = {
 _HEADER_TABLE_SIZE, _ENABLE_PUSH, _MAX_STREAMS = 1, 2, 3
 _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE, _MAX_HEADER_LIST_SIZE = 4, 5, 6
 _ENABLE_CONNECT_PROTOCOL, _NO_RFC7540_PRIORITIES = 8, 9
+
+#: The values that a setting may have, and what another is (section 6.5.2, RFC 9218
+#: section 2.1).
+_SETTINGS_RANGES = {
+    _ENABLE_PUSH: (0, 1, PROTOCOL_ERROR),
+    _INITIAL_WINDOW_SIZE: (0, 2**31 - 1, FLOW_CONTROL_ERROR),
+    _MAX_FRAME_SIZE: (2**14, 2**24 - 1, PROTOCOL_ERROR),
+    _NO_RFC7540_PRIORITIES: (0, 1, PROTOCOL_ERROR),
+}
 
 #: What h2 has to hear of: it takes every unknown setting and keeps it.
 _FOR_REFEREE = frozenset({_ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE})
@@ -233,14 +252,14 @@ class HTTP2Engine:
     """
 
     __slots__ = (
-        "_armed", "_block", "_block_ended", "_block_id", "_buffered", "_choked",
-        "_client_leaves", "_closed", "_date", "_date_line", "_decoder", "_draining",
-        "_early_priorities", "_encoder", "_flush_due", "_goaway_due", "_h2",
-        "_head_due", "_highest", "_holding", "_idle_since", "_largest_block",
-        "_last_id", "_out", "_patience", "_paused", "_pending", "_preface_left",
-        "_read_at", "_readers", "_received", "_resets", "_settled", "begin",
-        "exchanges", "limits", "report", "schedule", "server", "timeouts", "wire",
-        "woken",
+        "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
+        "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
+        "_date_line", "_decoder", "_draining", "_early_priorities", "_encoder",
+        "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
+        "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
+        "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
+        "_sent", "_settled", "_window_due", "_window_pace", "begin", "exchanges",
+        "limits", "report", "schedule", "server", "timeouts", "wire", "woken",
     )  # fmt: skip
 
     http_version = "2"
@@ -288,6 +307,13 @@ class HTTP2Engine:
         }
         self._preface_left = PREFACE
         self._settled = False
+        #: How fast the client opens the connection's window, and what it has let
+        #: through since that was last looked at.
+        self._window_pace: Pace | None = None
+        self._window_due: float | None = None
+        self._sent = 0
+        #: The client knows our settings.
+        self._acknowledged = False
         self._pending = b""
         #: Frames wait for the next turn of the loop.
         self._holding = False
@@ -296,6 +322,7 @@ class HTTP2Engine:
         self._block: bytearray | None = None
         self._block_id = 0
         self._block_ended = False
+        self._block_fault: Malformed | None = None
         self._highest = 0
         #: Streams that we have reset, oldest first: what still comes is ignored.
         self._resets: dict[int, None] = {}
@@ -512,24 +539,29 @@ class HTTP2Engine:
         if not id & 1:
             raise _ConnectionFault(PROTOCOL_ERROR, f"HEADERS on stream {id}")
         begin, end = 9, len(frame)
+        fault = None
         if flags & (_PADDED | _PRIORITY_FLAG):
             if flags & _PADDED:
                 begin += 1
-                end -= frame[9] if end > 9 else 1
             if flags & _PRIORITY_FLAG:
                 begin += 5
             if begin > end:
+                raise _ConnectionFault(FRAME_SIZE_ERROR, "HEADERS of a wrong size")
+            if flags & _PADDED:
+                end -= frame[9]
+            if begin > end:
                 raise _ConnectionFault(PROTOCOL_ERROR, "HEADERS with too much padding")
             if flags & _PRIORITY_FLAG and _names_itself(frame[begin - 5 :], id):
-                raise _ConnectionFault(PROTOCOL_ERROR, "a stream depends on itself")
+                fault = Malformed("a stream depends on itself")
         fragment = frame[begin:end]
         ended = bool(flags & _END_STREAM)
         if flags & _END_HEADERS:
-            self._read_block(id, fragment, ended)
+            self._read_block(id, fragment, ended, fault)
         else:
             self._block = bytearray(fragment)
             self._block_id = id
             self._block_ended = ended
+            self._block_fault = fault
 
     def _read_continuation(self, frame: bytes, flags: int, id: int) -> None:
         block = self._block
@@ -542,9 +574,16 @@ class HTTP2Engine:
             raise _ConnectionFault(ENHANCE_YOUR_CALM, "a header block is too large")
         if flags & _END_HEADERS:
             self._block = None
-            self._read_block(id, bytes(block), self._block_ended)
+            self._read_block(id, bytes(block), self._block_ended, self._block_fault)
 
-    def _read_block(self, id: int, block: bytes, ended: bool) -> None:
+    def _read_block(
+        self,
+        id: int,
+        block: bytes,
+        ended: bool,
+        fault: Malformed | ProtocolError | None,
+    ) -> None:
+        """A whole header block; ``fault`` is one of the frame that it came in."""
         exchange = self.exchanges.get(id)
         if exchange is not None:
             self._read_trailers(exchange, self._decode(block), ended)
@@ -552,11 +591,14 @@ class HTTP2Engine:
         if id <= self._highest:
             self._decode(block)
             if id not in self._resets:
+                # A client's own reset is answered with one (section 5.1), an end with
+                # the connection's.
                 self._tell_referee(id, ended)
+                self._note_reset(id)
+                self.send_soon()
             self._spend(NUISANCE, "frames on closed streams")
             return
         head: Head | None = self._decoder.recall(block)
-        fault: Malformed | ProtocolError | None = None
         if head is not None:
             head = head.copy()
         else:
@@ -564,7 +606,7 @@ class HTTP2Engine:
             try:
                 head = read_head(fields, self.limits)
             except (Malformed, ProtocolError) as error:
-                fault = error
+                fault = fault or error
             else:
                 self._decoder.remember(block, head.copy())
         self._highest = id
@@ -593,12 +635,17 @@ class HTTP2Engine:
         else:
             assert head is not None
             self.exchanges[id] = exchange
-            early = self._early_priorities
-            if early:
-                told = early.pop(id, None)
-                if told is not None:
-                    head.priority = told
+            if self._early_priorities:
+                self._recall_priority(id, head)
             exchange.begin(head, ended)
+
+    def _recall_priority(self, id: int, head: Head) -> None:
+        """What was said of this request before it came; it is of use once."""
+        early = self._early_priorities
+        head.priority = early.get(id, head.priority)
+        # Those that were skipped are never begun (section 5.1.1).
+        for target in [target for target in early if target <= id]:
+            del early[target]
 
     def _read_trailers(
         self, exchange: Exchange, fields: Iterable[Field], ended: bool
@@ -619,6 +666,7 @@ class HTTP2Engine:
             self._tell_referee(exchange.id, True)
             exchange.ended = True
             exchange.fail(error)
+            self.charge_reset(exchange)
             return
         self._tell_referee(exchange.id, True)
         exchange.receive_trailers()
@@ -639,10 +687,10 @@ class HTTP2Engine:
 
     def _fault_stream(self, exchange: Exchange, code: int, reason: str) -> None:
         """A stream error (section 5.4.2)."""
-        self._spend(REFUSED, "stream errors")
         self._report(code, reason, b"")
         self._send_reset(exchange.id, code)
         self.forget(exchange, reason)
+        self.charge_reset(exchange)
 
     # -- Other frames ------------------------------------------------------------------
 
@@ -683,13 +731,16 @@ class HTTP2Engine:
         if not id:
             raise _ConnectionFault(PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(frame) != 14:
-            # Section 6.3: a stream error, if there is a stream.
-            exchange = self.exchanges.get(id)
-            if exchange is None:
-                raise _ConnectionFault(FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
-            self._fault_stream(exchange, FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
+            code, reason = FRAME_SIZE_ERROR, "PRIORITY of a wrong size"
         elif _names_itself(frame[9:], id):
-            raise _ConnectionFault(PROTOCOL_ERROR, "a stream depends on itself")
+            code, reason = PROTOCOL_ERROR, "a stream depends on itself"
+        else:
+            return
+        # Section 6.3: a stream error, if there is a stream.
+        exchange = self.exchanges.get(id)
+        if exchange is None:
+            raise _ConnectionFault(code, reason)
+        self._fault_stream(exchange, code, reason)
 
     def _read_reset(self, frame: bytes, flags: int, id: int) -> None:
         exchange = self._check_stream(id)
@@ -701,9 +752,12 @@ class HTTP2Engine:
         self._h2.receive_data(frame)
         code = int.from_bytes(frame[9:])
         name = _NAMES.get(code, hex(code))
-        cost = NUISANCE if exchange.discarding else RESET
+        served = exchange.discarding
         self.forget(exchange, f"the client reset the stream ({name})")
-        self._spend(cost, "streams reset")
+        if served:
+            self._spend(NUISANCE, "streams reset")
+        else:
+            self.charge_reset(exchange)
 
     def _read_settings(self, frame: bytes, flags: int, id: int) -> None:
         if id:
@@ -714,10 +768,16 @@ class HTTP2Engine:
         if self._settled:
             self._spend(NUISANCE, "SETTINGS frames")
         if flags & _ACK:
+            self._acknowledged = True
             return
         self._settled = True
         heard: dict[int, int] = {}
         for code, value in _SETTING.iter_unpack(payload):
+            if code in _SETTINGS_RANGES:
+                # Section 6.5.3: each counts, also where another follows.
+                least, most, error = _SETTINGS_RANGES[code]
+                if not least <= value <= most:
+                    raise _ConnectionFault(error, f"setting {code} is {value}")
             if code == _HEADER_TABLE_SIZE:
                 self._encoder.resize(value)
             elif code in _FOR_REFEREE:
@@ -760,14 +820,15 @@ class HTTP2Engine:
         # asked for it still wants.
         self._client_leaves = True
         if not self.exchanges:
-            self._leave()
+            self._part()
 
     def _read_window_update(self, frame: bytes, flags: int, id: int) -> None:
         if len(frame) != 13:
             raise _ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
         self._spend(NUISANCE, "WINDOW_UPDATE frames")
         exchange = self._check_stream(id) if id else None
-        if not _LONG.unpack(frame[9:])[0] & _LAST_STREAM:
+        size = _LONG.unpack(frame[9:])[0] & _LAST_STREAM
+        if not size:
             # Section 6.9.
             if not id:
                 raise _ConnectionFault(PROTOCOL_ERROR, "a window opened by nothing")
@@ -778,8 +839,11 @@ class HTTP2Engine:
             return
         if id and exchange is None:
             return
-        events = self._h2.receive_data(frame)
+        events = self._h2.receive_data(_window_update(id, size))
         if exchange is None:
+            if self._window_pace is not None:
+                self._window_due = None
+                self._window_pace.stop(self.wire.clock.seconds)
             if self.schedule:
                 self.send_soon()
         elif any(isinstance(event, StreamReset) for event in events):
@@ -788,6 +852,7 @@ class HTTP2Engine:
             self._note_reset(id)
             self.send_soon()
             self.forget(exchange, "a window opened beyond its limit")
+            self.charge_reset(exchange)
         else:
             exchange.window_opened()
             if self.schedule:
@@ -807,13 +872,27 @@ class HTTP2Engine:
         exchange = self.exchanges.get(target)
         if exchange is not None:
             self.schedule.move(exchange, priority)
-        elif target > self._highest and (
-            target in self._early_priorities
-            or len(self._early_priorities) < self.limits.streams
-        ):
-            self._early_priorities[target] = priority
+        elif target > self._highest:
+            early = self._early_priorities
+            if target in early or (
+                len(early) + len(self.exchanges) < self.limits.streams
+            ):
+                early[target] = priority
+            elif self._acknowledged:
+                raise _ConnectionFault(
+                    PROTOCOL_ERROR, "priorities of more streams than there may be"
+                )
 
     # -- What an exchange asks ---------------------------------------------------------
+
+    def charge_reset(self, exchange: Exchange) -> None:
+        """The client has made a stream end that an application was answering.
+
+        Whether it did so itself or provoked us into it makes no difference
+        (CVE-2023-44487, CVE-2025-8671). Only for what is called by its frames.
+        """
+        lived = self.wire.clock.seconds - exchange.begun
+        self._spend(RESET if lived < PREMATURE else NUISANCE, "streams reset")
 
     def date(self) -> Field:
         line = self.wire.clock.date_line
@@ -847,12 +926,11 @@ class HTTP2Engine:
         if not self._flush_due:
             self.send_soon()
 
-    def send_data(
-        self, id: int, data: bytes, end: bool, squeezed: bool = False
-    ) -> None:
+    def send_data(self, id: int, data: bytes, end: bool, idle: bool = False) -> None:
         """One DATA frame; there is room for it.
 
-        ``squeezed``: it would be larger if the client's window were.
+        ``idle``: it is no work that speaks for the client, because it would be larger
+        if the client's window were, or says what the client did wrong.
         """
         size = len(data)
         self._out.append(
@@ -864,8 +942,8 @@ class HTTP2Engine:
         if end:
             self._h2.sent_end(id)
         self._buffered += size + 9
-        if not squeezed:
-            self._patience.earn(SENT)
+        if not idle:
+            self._patience.earn(SENT + size // EARNING)
         if not self._flush_due:
             self.send_soon()
 
@@ -945,12 +1023,29 @@ class HTTP2Engine:
     def _fill(self) -> None:
         """Let those whose turn it is put frames into the buffer."""
         h2, schedule = self._h2, self.schedule
-        while self._buffered < WRITE_SIZE:
+        while self._buffered < WRITE_SIZE and schedule:
             window = h2.outbound_flow_control_window
-            exchange = schedule.next() if window > 0 else None
-            if exchange is None:
+            if window <= 0:
+                self._await_window()
                 return
-            exchange.send_frame(min(window, MAX_FRAME))
+            exchange = schedule.next()
+            assert exchange is not None
+            self._sent += exchange.send_frame(min(window, MAX_FRAME))
+
+    def _await_window(self) -> None:
+        """The connection's window is shut; a client that only sips has to go."""
+        now, pace = self.wire.clock.seconds, self._window_pace
+        if self._window_due is None and self.timeouts.write is not None:
+            self._window_due = self.due(self.timeouts.write)
+        if pace is None:
+            rate = self.limits.minimum_rate
+            self._window_pace = Pace(self.timeouts.write, rate, now)
+        else:
+            pace.go_on(now)
+            if not pace.keeps(self._sent, now):
+                reason = "responses are taken more slowly than LIMITS['MINIMUM_RATE']"
+                self._fail(ENHANCE_YOUR_CALM, reason)
+        self._sent = 0
 
     def _write_out(self) -> bool:
         """One write of everything there is; whether there was anything."""
@@ -985,7 +1080,7 @@ class HTTP2Engine:
         """No request is in progress."""
         self._idle_since = self.wire.clock.seconds
         if self._client_leaves or (self._draining and self._last_id is not None):
-            self._leave()
+            self._part()
         elif self.timeouts.keep_alive is not None:
             self.due(self.timeouts.keep_alive)
 
@@ -1001,6 +1096,12 @@ class HTTP2Engine:
     def _say_goaway(self, last_id: int, code: int, reason: str = "") -> None:
         payload = _LONG.pack(last_id) + _LONG.pack(code) + reason.encode()[:200]
         self._out.append(_frame(_GOAWAY, 0, 0, payload))
+
+    def _part(self) -> None:
+        """Leave, and say so (section 6.8) where it has not been said."""
+        if self._last_id is None and not self._closed:
+            self._say_goaway(self._highest, NO_ERROR)
+        self._leave()
 
     def _leave(self) -> None:
         """Every stream is finished."""
@@ -1053,11 +1154,21 @@ class HTTP2Engine:
             return
         if self._goaway_due is not None and self._goaway_due <= now:
             self._settle_goaway()
+        if self._window_due is not None and self._window_due <= now:
+            if self.schedule and self.wire.writable:
+                self._fail(
+                    ENHANCE_YOUR_CALM,
+                    "the client took nothing of responses in TIMEOUTS['WRITE']",
+                )
+                return
+            # Nothing waits for it, or the wire has an eye on that.
+            self._window_due = None
         for exchange in tuple(self.exchanges.values()):
             exchange.check_time(now, self._heard_of(exchange.id))
         if self._closed:
             return
-        dues = [due for due in (self._head_due, self._goaway_due) if due is not None]
+        ours = (self._head_due, self._goaway_due, self._window_due)
+        dues = [due for due in ours if due is not None]
         for exchange in self.exchanges.values():
             due = exchange.next_due()
             if due is not None:
@@ -1065,6 +1176,7 @@ class HTTP2Engine:
         if not self.exchanges and self.timeouts.keep_alive is not None:
             idle_due = self._idle_since + self.timeouts.keep_alive
             if idle_due <= now and self._goaway_due is None:
+                self.report("idle for TIMEOUTS['KEEP_ALIVE']", 0, b"")
                 self._say_goaway(self._highest, NO_ERROR)
                 self._leave()
                 return
@@ -1086,9 +1198,12 @@ class HTTP2Engine:
     def _head_expired(self) -> None:
         if self._preface_left == PREFACE and not self._pending:
             # Nobody has said anything that could be answered.
+            self.report("no request within TIMEOUTS['HEADERS']", 0, b"")
             self._leave()
         else:
-            self._fail(NO_ERROR, "a frame or a head took longer than its limit")
+            self._fail(
+                NO_ERROR, "a frame or a head took longer than TIMEOUTS['HEADERS']"
+            )
 
 
 def _names_itself(priority: bytes, id: int) -> bool:

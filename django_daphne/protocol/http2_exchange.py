@@ -24,6 +24,7 @@ from ..errors import IllegalMessage, ProtocolError
 from .headers import Headers
 from .http2_fields import Field, ResponseFields, plain_fields
 from .http2_head import Head
+from .pace import Pace
 from .priority import UNSAID, Priority
 from .status import BODILESS, plain_text
 from .wire import Clock, Engine, Stream
@@ -73,6 +74,8 @@ class Exchange:
     priority: Priority = UNSAID
     head: Head | None = None
     stream: Stream | None = None
+    #: On the wire's clock.
+    begun = 0.0
 
     # -- The request
     #: Its end has come.
@@ -90,6 +93,10 @@ class Exchange:
     _body_due: float | None = None
     _write_due: float | None = None
     _request_due: float | None = None
+    #: How fast the body comes, from its second frame on, and how fast the client opens
+    #: a window that was in our way.
+    _body_pace: Pace | None = None
+    _window_pace: Pace | None = None
 
     # -- The response
     _response = _AWAITED
@@ -108,7 +115,7 @@ class Exchange:
     # -- A WebSocket
     _tunnel: Tunnel | None = None
     #: What came before the WebSocket was accepted.
-    _early: list[bytes] | None = None
+    _early: bytearray | None = None
 
     def __init__(self, engine: HTTP2Engine, id: int) -> None:
         self.engine = engine
@@ -124,13 +131,16 @@ class Exchange:
         """The request's head is complete, and the request itself when ``ended``."""
         engine = self.engine
         self.head = head
+        self.begun = engine.wire.clock.seconds
         if head.priority is not UNSAID:
             self.priority = head.priority
         if not ended:
             limit = engine.limits.body_bytes
             if head.length is not None:
                 if limit is not None and head.length > limit:
-                    over = ProtocolError("the request body is over its limit", 413)
+                    over = ProtocolError(
+                        "the request body is over LIMITS['BODY_BYTES']", 413
+                    )
                     self.refuse(over)
                     return
                 self._left = head.length
@@ -174,6 +184,10 @@ class Exchange:
     def window_opened(self) -> None:
         """The client takes more of this stream."""
         if self._unsent and self.engine.window(self.id) > 0:
+            # From here on others may be in our way.
+            self._write_due = None
+            if self._window_pace is not None:
+                self._window_pace.stop(self.engine.wire.clock.seconds)
             self.engine.schedule.add(self)
 
     def lose(self, reason: str) -> None:
@@ -204,6 +218,7 @@ class Exchange:
         self.stream = self._tunnel = self._unsent = self._early = None
         self._unsent_size = 0
         self._body_due = self._write_due = self._request_due = None
+        self._body_pace = self._window_pace = None
 
     @property
     def is_tunnel(self) -> bool:
@@ -223,19 +238,39 @@ class Exchange:
             self._body_read += size
             limit = self.engine.limits.body_bytes
             if limit is not None and self._body_read > limit:
-                self.fail(ProtocolError("the request body is over its limit", 413))
+                self.fail(
+                    ProtocolError("the request body is over LIMITS['BODY_BYTES']", 413)
+                )
+                self.engine.charge_reset(self)
                 return
             self._unread += size
             assert self.stream is not None
             self.stream.data(data)
         if ended:
             self._end_request()
+        elif not self._body_keeps_pace(size):
+            self.fail(
+                ProtocolError(
+                    "the request body came more slowly than LIMITS['MINIMUM_RATE']", 408
+                )
+            )
         elif self._unread <= self.engine.stream_window // 2:
             self._give_back()
             self._expect_body()
         else:
             # The client is not slow; we are not listening.
             self._body_due = None
+            if self._body_pace is not None:
+                self._body_pace.stop(self.engine.wire.clock.seconds)
+
+    def _body_keeps_pace(self, size: int) -> bool:
+        engine, pace = self.engine, self._body_pace
+        now = engine.wire.clock.seconds
+        if pace is not None:
+            return pace.keeps(size, now)
+        rate = engine.limits.minimum_rate
+        self._body_pace = Pace(engine.timeouts.body, rate, now)
+        return True
 
     def _fall_short(self) -> None:
         self._reject("the body's length is not the announced Content-Length")
@@ -247,6 +282,7 @@ class Exchange:
         self.engine.reset(self, PROTOCOL_ERROR)
         if stream is not None:
             stream.reset(reason)
+        self.engine.charge_reset(self)
 
     def _end_request(self) -> None:
         self.ended = True
@@ -260,6 +296,8 @@ class Exchange:
     def _expect_body(self) -> None:
         seconds = self.engine.timeouts.body
         if seconds is not None:
+            if self._body_due is None and self._body_pace is not None:
+                self._body_pace.go_on(self.engine.wire.clock.seconds)
             self._body_due = self.engine.due(seconds)
 
     def _discard(self, data: bytes, ended: bool) -> None:
@@ -475,12 +513,11 @@ class Exchange:
         size = len(data)
         if not self._unsent:
             if not size or (size <= engine.room() and size <= engine.window(self.id)):
-                engine.send_data(self.id, data, end)
+                engine.send_data(self.id, data, end, self._refused)
                 if end:
                     self._ended_response()
                 return
             self._unsent = deque()
-            self._progressed()
         if size:
             assert self._unsent is not None
             self._unsent.append(data)
@@ -489,6 +526,8 @@ class Exchange:
                 self.writable = False
         self._ending = end
         self.window_opened()
+        if not engine.window(self.id):
+            self._await_window(0)
         engine.send_soon()
 
     def send_frame(self, largest: int) -> int:
@@ -516,11 +555,15 @@ class Exchange:
             engine.send_data(self.id, data, False, size < SQUEEZED)
             if size == window:
                 engine.schedule.discard(self)
-            self._progressed()
+                if not self._await_window(size):
+                    self._give_up(
+                        "the client takes it more slowly than LIMITS['MINIMUM_RATE']"
+                    )
+                    return size
         else:
-            self._unsent = self._write_due = None
+            self._unsent = self._write_due = self._window_pace = None
             engine.schedule.discard(self)
-            engine.send_data(self.id, data, self._ending)
+            engine.send_data(self.id, data, self._ending, self._refused)
         if not self.writable and self._unsent_size <= SEND_LOW_WATER:
             self.writable = True
             engine.woken.append(self)
@@ -531,7 +574,19 @@ class Exchange:
                 self._ended_response()
         return size
 
-    def _progressed(self) -> None:
+    def _await_window(self, size: int) -> bool:
+        """The client's window is shut, after ``size`` bytes; whether it hurries."""
+        engine, pace = self.engine, self._window_pace
+        now = engine.wire.clock.seconds
+        self._expect_window()
+        if pace is not None:
+            pace.go_on(now)
+            return pace.keeps(size, now)
+        rate = engine.limits.minimum_rate
+        self._window_pace = Pace(engine.timeouts.write, rate, now)
+        return True
+
+    def _expect_window(self) -> None:
         seconds = self.engine.timeouts.write
         if seconds is not None:
             self._write_due = self.engine.due(seconds)
@@ -591,10 +646,12 @@ class Exchange:
         if self._write_due is not None and self._write_due <= now:
             if self.engine.wire.writable:
                 self._write_due = None
-                self._took_nothing()
+                self._give_up(
+                    "the client took nothing of the response in TIMEOUTS['WRITE']"
+                )
                 return
             # The whole connection stands still; the wire has an eye on that.
-            self._progressed()
+            self._expect_window()
         if self._body_due is not None and self._body_due <= now:
             seconds = self.engine.timeouts.body
             if heard is not None and seconds is not None and heard + seconds > now:
@@ -605,14 +662,15 @@ class Exchange:
                 return
         if self._request_due is not None and self._request_due <= now:
             self._request_due = None
-            self.fail(ProtocolError("the response took longer than its limit", 503))
+            self.fail(
+                ProtocolError("the response took longer than TIMEOUTS['REQUEST']", 503)
+            )
             return
         if self._tunnel is not None:
             self._tunnel.check_time(now)
 
-    def _took_nothing(self) -> None:
-        """The client has not opened its window in time."""
-        reason = "the client took nothing of the response in time"
+    def _give_up(self, reason: str) -> None:
+        """The client does not open its window as it should."""
         stream, tunnel = self.stream, self._tunnel
         self.engine.report(f"{reason} (CANCEL)", None, b"")
         self.engine.reset(self, CANCEL)
@@ -625,7 +683,11 @@ class Exchange:
         if self.discarding or self._tunnel is not None:
             self.engine.reset(self, NO_ERROR)
         else:
-            self.fail(ProtocolError("the request body made no progress", 408))
+            self.fail(
+                ProtocolError(
+                    "the request body made no progress in TIMEOUTS['BODY']", 408
+                )
+            )
 
     # -- WebSocket ---------------------------------------------------------------------
 
@@ -648,19 +710,18 @@ class Exchange:
         tunnel = self._tunnel = Tunnel(self)
         tunnel.engine = make_engine(tunnel)
         early, self._early = self._early, None
-        for data in early or ():
-            self._unread -= len(data)
-            tunnel.receive(data, False)
+        if early:
+            self._unread -= len(early)
+            tunnel.receive(bytes(early), False)
         if self.ended and self._response != _GONE:
             tunnel.receive(b"", True)
 
     def _receive_early(self, data: bytes, ended: bool) -> None:
         """The client begins before it is told that it may."""
         if self._early is None:
-            self._early = []
-        if data:
-            self._unread += len(data)
-            self._early.append(data)
+            self._early = bytearray()
+        self._unread += len(data)
+        self._early += data
         if ended:
             self.ended = True
 

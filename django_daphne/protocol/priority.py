@@ -38,6 +38,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 URGENCIES = 8
 DEFAULT_URGENCY = 3
 
+#: The longest value that is read; ``u=1, i`` is all that anyone has to say.
+MAX_PRIORITY = 256
+
 #: Ids that a heap may hold besides those that can send, before it is made anew.
 MAX_STALE = 16
 
@@ -63,9 +66,11 @@ def read_priority(value: bytes) -> Priority:
     """The value of a ``Priority`` field, or of a PRIORITY_UPDATE frame.
 
     RFC 9218 section 4: what is unknown, out of range or of another type is ignored, so
-    every value is one.
+    every value is one. So is one that would take long to read.
     """
     urgency, incremental = DEFAULT_URGENCY, False
+    if len(value) > MAX_PRIORITY:
+        return Priority(urgency, incremental)
     for member in value.split(b","):
         match = _MEMBER.fullmatch(member.rstrip(b" \t"))
         if match is None:

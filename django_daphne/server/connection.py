@@ -313,16 +313,18 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.abort()
 
-    def drain(self) -> bool:
-        """Begin nothing new; True when a client was told so that will come again."""
-        if self._closing:
-            return False
+    @property
+    def talks(self) -> bool:
+        """Whether a client has a WebSocket here, and will come again for another."""
         engine = self.engine
-        told = isinstance(engine, WebSocketEngine) or (
+        return isinstance(engine, WebSocketEngine) or (
             isinstance(engine, http2.HTTP2Engine) and engine.tunnels > 0
         )
-        engine.drain()
-        return told
+
+    def drain(self) -> None:
+        """Begin nothing new."""
+        if not self._closing:
+            self.engine.drain()
 
     @property
     def parting(self) -> bool:
@@ -390,16 +392,25 @@ class Connection(asyncio.Protocol):
         passed = now - self._taken_at
         if patience is None or passed >= patience:
             progress = taken - self._taken
-            least = self._server.config.limits.minimum_rate or 0
-            if progress <= 0 or progress < least * passed:
-                amount = "nothing" if progress <= 0 else f"only {progress} bytes"
-                protocol_log.info(
-                    "%s took %s of the response in %.0f s", self._name(), amount, passed
-                )
-                self.abort()
+            least = (self._server.config.limits.minimum_rate or 0) * passed
+            if progress <= 0 or progress < least:
+                self._give_up(progress, passed)
                 return
             self._taken, self._taken_at = taken, now
         self._look_again()
+
+    def _give_up(self, taken: int, seconds: float) -> None:
+        limit, amount = "TIMEOUTS['WRITE']", "nothing"
+        if taken > 0:
+            limit, amount = "LIMITS['MINIMUM_RATE']", f"only {taken} bytes"
+        protocol_log.info(
+            "%s took %s of the response in %.0f s (%s)",
+            self._name(),
+            amount,
+            seconds,
+            limit,
+        )
+        self.abort()
 
     # -- Requests ----------------------------------------------------------------------
 
@@ -415,11 +426,8 @@ class Connection(asyncio.Protocol):
     def _turn_away(self, engine: Carrier, head: Head) -> Stream:
         assert self._server.crowd is not None
         # HTTP/2 has this answer to give first, and can then say that it was the last.
-        self.soon(self._part)
+        self.soon(self.drain)
         raise self._server.crowd.refusal()
-
-    def _part(self) -> None:
-        self.drain()
 
     def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
         rush = self._server.rush
@@ -463,6 +471,10 @@ class RedirectConnection(Connection):
 
     def _begin(self, engine: Carrier, head: Head) -> Stream:
         return HTTPStream(self._server.redirect_context, engine, self.peer, head)
+
+    def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
+        # No application is asked, so it does not matter how much it has to do.
+        return self._begin(engine, head)
 
 
 #: How loud a report is, by the status answered with: 0 where nobody was there to be

@@ -10,21 +10,21 @@ it from each other.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives import serialization
+
+from .self_signed import general_name, self_signed
+from .tls import UNREADABLE
 
 FOLDER = "django_daphne"
 FILE = "development.pem"
+SUBJECT = "django_daphne development"
 
 #: Browsers refuse certificates that live longer than 398 days.
 LIFETIME = timedelta(days=365)
@@ -45,12 +45,13 @@ def development_certificate(host: str) -> Path:
     :raises OSError: when it cannot be kept.
     """
     path = _cache_folder() / FOLDER / FILE
-    wanted = {*LOCAL_NAMES, host}
+    # An IPv6 address has many spellings, and is read back in one of them.
+    wanted = {str(general_name(name).value) for name in (*LOCAL_NAMES, host)}
     names = _names(path)
     if not wanted <= names:
         if len(names | wanted) <= MAX_NAMES:
             wanted |= names
-        _write(path, _make(sorted(wanted)))
+        _write(path, self_signed(SUBJECT, sorted(wanted), LIFETIME))
     return path
 
 
@@ -75,48 +76,11 @@ def _names(path: Path) -> set[str]:
         names = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         ).value
-    except (OSError, ValueError, TypeError, x509.ExtensionNotFound):
+    except (OSError, TypeError, x509.ExtensionNotFound, *UNREADABLE):
         return set()
     if certificate.not_valid_after_utc - datetime.now(UTC) < RENEWAL:
         return set()
     return {str(name.value) for name in names}
-
-
-def _make(names: Iterable[str]) -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name(
-        [x509.NameAttribute(x509.NameOID.COMMON_NAME, "django_daphne development")]
-    )
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        # Clocks of virtual machines lag.
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(list(map(_general, names))), False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _general(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
 
 
 def _write(path: Path, data: bytes) -> None:

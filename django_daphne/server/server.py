@@ -20,6 +20,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
+from ..application.acme_challenge import ChallengeAnswers
 from ..application.context import Application, Context, LogAccess, server_log
 from ..application.lifespan import Lifespan
 from ..application.redirect import Redirect
@@ -54,9 +55,10 @@ LAST_MOMENTS_IN_A_HURRY = 0.25
 #: fifth of ``APPLICATION_CLOSE``.
 RESERVE = 2.0
 
-#: What TLS clients that have been sent everything get to answer the end of their
-#: connections. One that keeps its connection for later does not look at it.
-CLOSE_NOTIFY = 2.0
+#: What TLS clients that have taken everything get to answer the end of their
+#: connections. One that keeps its connection for later does not look at it, and an idle
+#: client is not what a stop should wait for.
+CLOSE_NOTIFY = 0.5
 
 
 class Server:
@@ -80,8 +82,8 @@ class Server:
         loop = asyncio.get_running_loop()
         self.config = config
         self.clock = Clock(loop)
-        self.context = Context(config, application, loop, log_access)
         self.certificates = Certificates(config)
+        self.context = Context(config, self._proving(application), loop, log_access)
         self.connections: set[Connection] = set()
         limits = config.limits
         self.descriptors = Descriptors(self.clock)
@@ -126,13 +128,24 @@ class Server:
             certificates=certificates,
             on_reactor_stop=self._stop_requested,
         )
-        if not config.redirect_bind:
-            return
-        port = self._secure_port()
-        if port is None:
-            await self._close_listeners()
-            raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
-        self._redirect_to(port)
+        if config.redirect_bind:
+            port = self._secure_port()
+            if port is None:
+                await self._close_listeners()
+                raise BindError("REDIRECT_BIND: no bind has TLS and a port.")
+            self._redirect_to(port)
+        if config.tls is not None and not any(bind.takes_tls for bind in config.bind):
+            server_log.warning(
+                "TLS applies to no bind: only those like '0.0.0.0:443', 'fd:3:tls' and "
+                "'systemd:tls' take it."
+            )
+
+    def _proving(self, application: Application) -> Application:
+        """``application``, and before it what a certificate authority asks for."""
+        answer_to = self.certificates.answer_to
+        if answer_to is None:
+            return application
+        return ChallengeAnswers(application, answer_to)
 
     def _secure_port(self) -> int | None:
         """The port of the first listener with TLS; None where none has one."""
@@ -146,7 +159,7 @@ class Server:
         context = self.context
         redirect = Redirect(port, self.config.hooks.allowed_host)
         self.redirect_context = Context(
-            self.config, redirect, context.loop, context.log_access
+            self.config, self._proving(redirect), context.loop, context.log_access
         )
         # One set: draining waits for the streams of both.
         self.redirect_context.streams = context.streams
@@ -196,6 +209,8 @@ class Server:
         if timeouts.drain_delay and not self._hurry.is_set():
             await self._pause(timeouts.drain_delay)
         self.context.draining = True
+        # No authority could reach us any more.
+        self.certificates.stop()
         self._stop_accepting()
         closing = loop.create_task(self._drain_connections())
         end = farewell = cancel = None
@@ -213,7 +228,6 @@ class Server:
         await self._end_lifespan(end)
         await self._end_connections(end)
         await self._close_listeners()
-        self.certificates.stop()
         self.clock.stop()
 
     # -- Connections -------------------------------------------------------------------
@@ -246,12 +260,17 @@ class Server:
             await listener.finish()
 
     async def _drain_connections(self) -> None:
-        batch = 0
+        talking = []
         for connection in tuple(self.connections):
-            if connection.drain():
-                batch += 1
-                if batch % CLOSE_BATCH == 0:
-                    await asyncio.sleep(CLOSE_INTERVAL)
+            if connection.talks:
+                talking.append(connection)
+            else:
+                # Its next answer is to say that it is the last.
+                connection.drain()
+        for number, connection in enumerate(talking, 1):
+            connection.drain()
+            if number % CLOSE_BATCH == 0:
+                await asyncio.sleep(CLOSE_INTERVAL)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

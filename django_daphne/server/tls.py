@@ -15,6 +15,7 @@ import functools
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +26,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ..binds import EndpointTLS
 from ..config import TLS, CertificateFiles, Config
 from ..errors import Fault, TLSError
+
+#: What reading a certificate raises when it is damaged.
+UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 _VERSIONS = {
     "TLSv1.2": ssl.TLSVersion.TLSv1_2,
@@ -54,12 +63,48 @@ class Leaf:
     expires: datetime
 
 
+#: What sends bytes to the client whose connection is set up, past the loop's transport.
+send_last_words: ContextVar[Callable[[bytes], None] | None] = ContextVar(
+    "send_last_words", default=None
+)
+
+
+class ServerSide(ssl.SSLObject):
+    """One handshake, whose failure the client is told (RFC 8446 section 6.2).
+
+    The loops close the connection and drop the alert that OpenSSL has written for it,
+    so that a client could not tell a version that is too old from a server that died.
+    """
+
+    outgoing: ssl.MemoryBIO
+    send: Callable[[bytes], None] | None = None
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            if self.send is not None:
+                self.send(self.outgoing.read())
+            raise
+
+
 class ServerContext(ssl.SSLContext):
     """A server's context, which knows its certificate."""
 
+    sslobject_class = ServerSide
     leaf: Leaf
     #: The contexts to which it may give way.
     others: Sequence[ServerContext] = ()
+
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **kw: Any
+    ) -> ssl.SSLObject:
+        tls = super().wrap_bio(incoming, outgoing, *args, **kw)
+        assert isinstance(tls, ServerSide)
+        tls.outgoing, tls.send = outgoing, send_last_words.get()
+        return tls
 
     @property
     def leaves(self) -> list[Leaf]:
@@ -91,7 +136,7 @@ def build_context(tls: TLS, protocols: Sequence[str]) -> ServerContext:
     if faults:
         raise TLSError(faults)
     if named:
-        _hush_undecodable_names()
+        hush_undecodable_names()
         context.others = tuple(named.values())
         context.sni_callback = _choose_by_name(named)
     return context
@@ -180,7 +225,7 @@ def _choose_by_name(
 
 
 @functools.cache
-def _hush_undecodable_names() -> None:
+def hush_undecodable_names() -> None:
     """Keep Python from writing a traceback for each client that asks for odd bytes.
 
     It decodes the name before it calls us, and has no other way to tell when that
@@ -225,6 +270,14 @@ def _load(
         faults.append(Fault(key, f"{path} holds no {what} in PEM format."))
 
 
+def faults_of_authorities(key: str, path: str) -> list[Fault]:
+    """What is wrong with a file of certificates to believe, that ``key`` names."""
+    faults: list[Fault] = []
+    scratch = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load(key, path, "certificates", scratch.load_verify_locations, faults)
+    return faults
+
+
 def _load_certificate(
     context: ServerContext,
     files: CertificateFiles,
@@ -261,7 +314,7 @@ def _read_leaf(path: str, faults: list[Fault]) -> Leaf | None:
     else:
         try:
             leaf = leaf_of(x509.load_pem_x509_certificate(data))
-        except ValueError:
+        except UNREADABLE:
             fault = f"the certificate in {path} is damaged."
         else:
             fault = _check_dates(path, leaf)
@@ -272,7 +325,7 @@ def _read_leaf(path: str, faults: list[Fault]) -> Leaf | None:
 
 
 def leaf_of(certificate: x509.Certificate) -> Leaf:
-    """:raises ValueError: when it is not encoded as certificates are."""
+    """:raises UNREADABLE: when it is not encoded as certificates are."""
     return Leaf(
         certificate.public_bytes(Encoding.PEM).decode("ascii"),
         _name_of(certificate),

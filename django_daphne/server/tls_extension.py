@@ -45,9 +45,11 @@ def tls_extension(tls: Handshake) -> dict[str, Any]:
     }
     client = tls.getpeercert(True)
     if client is not None:
+        from .tls import UNREADABLE
+
         try:
             extension["client_cert_name"] = _subject(client)
-        except ValueError as error:
+        except UNREADABLE as error:
             # OpenSSL is the more tolerant reader. A name that cannot be read must not
             # look like a certificate without one.
             extension["client_cert_error"] = f"the certificate cannot be read: {error}"

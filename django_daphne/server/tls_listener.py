@@ -14,6 +14,7 @@ everything, the silence before the first byte included.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import ssl
@@ -27,6 +28,7 @@ from ..binds import Bind
 from .certificates import CertificateStore
 from .endpoints import MakeProtocol, SocketListener
 from .peers import address, client_name
+from .tls import hush_undecodable_names, send_last_words
 
 #: Connections accepted in one turn of the loop, before others have theirs.
 ACCEPT_BATCH = 64
@@ -38,8 +40,8 @@ ACCEPT_PAUSE = 1.0
 #: Enough of what a client says first to know it, and to show it in a log.
 FIRST_BYTES = 64
 
-#: How long a client that speaks plain HTTP is heard out, so that it reads the answer
-#: before a reset destroys it.
+#: How long a client that was refused is heard out, so that it reads why before a reset
+#: destroys it.
 LINGER = 2.0
 
 #: The loops take None for 60 s, and have no word for never.
@@ -111,6 +113,7 @@ class TLSListener(SocketListener):
             if current.sni_callback is not None:
                 current.sni_callback(tls, name, current)
 
+        hush_undecodable_names()
         front.sni_callback = give_way
         return tls_options(front, self.handshake_timeout)
 
@@ -208,8 +211,8 @@ class Arrival:
     """An accepted connection until its handshake is complete, or will never be."""
 
     __slots__ = (
-        "_deadline", "_handed_over", "_listener", "_loop", "_name", "_sock", "_task",
-        "_timer", "_watching",
+        "_deadline", "_dropped", "_handed_over", "_listener", "_loop", "_name", "_sock",
+        "_task", "_timer", "_watching",
     )  # fmt: skip
 
     def __init__(self, listener: TLSListener, sock: socket.socket, name: Any) -> None:
@@ -221,7 +224,9 @@ class Arrival:
         self._timer: asyncio.TimerHandle | None = None
         self._watching = False
         self._task: asyncio.Task[None] | None = None
+        #: Whether the socket is the transport's to close.
         self._handed_over = False
+        self._dropped = False
         listener.arrivals.add(self)
         if listener.handshake_timeout is not None:
             self._deadline = self._loop.time() + listener.handshake_timeout
@@ -230,6 +235,7 @@ class Arrival:
 
     def close(self) -> None:
         """Drop the connection; no word is owed to it."""
+        self._dropped = True
         if self._task is not None:
             self._task.cancel()
             return
@@ -299,11 +305,19 @@ class Arrival:
         try:
             # The first that is written always fits.
             self._sock.send(head + body)
+        except OSError:
+            self.close()
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        """Say nothing more, and leave when the client does."""
+        try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
-            return
-        self._watch(self._hear_out, self._loop.time() + LINGER, self.close)
+        else:
+            self._watch(self._hear_out, self._loop.time() + LINGER, self.close)
 
     def _hear_out(self) -> None:
         try:
@@ -324,6 +338,7 @@ class Arrival:
             # The loops take no 0 seconds.
             left = max(self._deadline - self._loop.time(), 0.001)
         self._handed_over = True
+        send_last_words.set(self._send_last_words)
         try:
             await self._loop.connect_accepted_socket(
                 listener.make_protocol,
@@ -333,11 +348,22 @@ class Arrival:
         except OSError as error:
             self._report(f"TLS handshake failed: {self._explain(error)}")
 
+    def _send_last_words(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.send(data)
+            # The transport closes the connection in a moment. What the client has sent
+            # for want of a better knowledge would then reset it.
+            self._sock = self._sock.dup()
+            self._handed_over = False
+
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._listener.depart(self)
-        if not self._handed_over:
-            # Cancelled before it began; afterwards the transport closes the socket.
-            self._sock.close()
+        self._task = None
+        if self._handed_over:
+            self._listener.depart(self)
+        elif self._dropped:
+            self.close()
+        else:
+            self._part()
 
     def _explain(self, error: OSError) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):

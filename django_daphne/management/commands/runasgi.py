@@ -124,7 +124,12 @@ class Command(BaseCommand):
         named = (
             application if hasattr(application, "__qualname__") else type(application)
         )
-        described = describe(config) | {
+        described = describe(config)
+        if config.tls is not None and config.tls.acme is not None:
+            from django_daphne.server.acme_renewal import report
+
+            described["AUTOMATIC_CERTIFICATE"] = report(config.tls.acme)
+        described |= {
             "ASGI_APPLICATION": getattr(settings, "ASGI_APPLICATION", None),
             "APPLICATION": f"{named.__module__}.{named.__qualname__}",
         }
