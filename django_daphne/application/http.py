@@ -308,7 +308,7 @@ class HTTPStream:
             page = self.context.error_page(self.scope, error)
             if page is not None:
                 self._answer(*page)
-        except Exception:
+        except BaseException:
             server_log.exception("The page for an error failed")
             return False
         return page is not None

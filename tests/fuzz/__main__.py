@@ -35,12 +35,14 @@ INSTRUMENTED = ["django_daphne", "h2", "hpack", "hyperframe", "autobahn.websocke
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("targets", nargs="*", metavar="target", choices=[*TARGETS, []])
+    parser.add_argument("targets", nargs="*", metavar="target")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--replay", metavar="FILE", help="run one input")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.targets or list(TARGETS)
+    if unknown := set(names) - set(TARGETS):
+        parser.error(f"no target {unknown.pop()!r}; there are {', '.join(TARGETS)}")
     if options.replay:
         for name in names:
             load(name)(Path(options.replay).read_bytes())

@@ -10,6 +10,7 @@ from typing import Any
 
 from django_daphne.config import WebSocketSettings
 from django_daphne.errors import ProtocolError
+from django_daphne.protocol import websocket
 from django_daphne.protocol.http1 import Head, HTTP1Engine
 from django_daphne.protocol.websocket import WebSocketEngine
 from django_daphne.protocol.websocket_deflate import (
@@ -33,6 +34,8 @@ MAX_RATIO = 20
 MAX_HEADER = 14
 
 _COMPRESSION, _NO_TAKEOVER, _SMALL_FRAMES = 1, 2, 4
+#: Not agreed on, but true of the application: it takes messages one by one.
+_ONE_BY_ONE = 8
 
 
 def frames(data: bytes) -> None:
@@ -56,10 +59,12 @@ def _talk(
     deflate = _deflate(agreed) if agreed & _COMPRESSION else None
     conversation = way(deflate, **options)
     receiver, engine = conversation.receiver, conversation.engine
+    receiver.room = not agreed & _ONE_BY_ONE
     for part in parts:
         conversation.feed(part)
-        while receiver.turns:
+        while receiver.turns or engine._waiting == websocket._FOR_ROOM:
             receiver.take_turn()
+            engine.resume()
         held = engine._frames
         assert held is None or len(getattr(held, "payload", b"")) <= MAX_MESSAGE
         assert receiver.ends or len(engine._held) <= len(part) + MAX_HEADER
