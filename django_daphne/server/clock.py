@@ -27,7 +27,7 @@ CATCH_UP = 2
 
 #: Seconds between two ticks that are worth a line in the log. A machine that is merely
 #: busy does not hold a process up for so long.
-STANDSTILL = 3.0
+STANDSTILL = 5.0
 
 
 class Timed(Protocol):
