@@ -28,14 +28,20 @@ def run(
     An interrupt that comes where nobody handles signals cancels ``main``, and a second
     one ends it, as under :func:`asyncio.run`.
     """
+    task: asyncio.Task[Any] | None = None
+
+    async def begin() -> Result:
+        nonlocal task
+        task = asyncio.current_task()
+        return await main
+
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        task = runner.get_loop().create_task(main)
+        running: Coroutine[Any, Any, Result] = begin()
         while True:
             try:
-                runner.run(_wait_for(task))
-                return task.result()
+                return runner.run(running)
             except (SystemExit, KeyboardInterrupt) as error:
-                if task.done() or task.cancelling():
+                if task is None or task.done() or task.cancelling():
                     raise
                 # Its traceback is told where the task is awaited, or by asyncio.
                 last = traceback.extract_tb(error.__traceback__)[-1]
@@ -46,13 +52,15 @@ def run(
                     last.filename,
                     last.lineno,
                 )
+                running = _wait_for(task)
 
 
-async def _wait_for(task: asyncio.Task[Any]) -> None:
-    """Return when ``task`` is done; cancellation is handed on to it."""
+async def _wait_for(task: asyncio.Task[Result]) -> Result:
+    """The result of ``task``; cancellation is handed on to it."""
     try:
         await asyncio.wait((task,))
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait((task,))
         raise
+    return task.result()
