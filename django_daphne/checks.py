@@ -11,10 +11,11 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
-from .binds import BindKind
+from .binds import Bind, BindKind
 from .conf import get_config
-from .config import BOTH_SERVERS, WRONG_ORDER, Config, spell
+from .config import BOTH_SERVERS, WRONG_ORDER, Config, Proxy, spell
 from .errors import ConfigurationError, Problem
+from .trust import Trust, parse_address
 
 #: Stable numbers of the warnings.
 OPEN_ENDED_CLIENTS = "W001"
@@ -25,10 +26,24 @@ SOCKET_FOR_ALL = "W005"
 ROOT_PATH_IGNORED = "W006"
 EXPIRES_SOON = "W007"
 TLS_UNUSED = "W008"
+SECURE_BY_ANYBODY = "W009"
+EVERYBODY_TRUSTED = "W010"
+HOST_BY_ANYBODY = "W011"
 BIND_NOT_HERE = "W012"
+MONITOR_IN_PUBLIC = "W013"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
+
+#: Settings of Django's by which it reads a header that our trust does not guard, and
+#: the header.
+_DJANGO_READS = {
+    "USE_X_FORWARDED_HOST": "X-Forwarded-Host",
+    "USE_X_FORWARDED_PORT": "X-Forwarded-Port",
+}
+
+#: Hosts that stand for all of a machine's addresses.
+_EVERYWHERE = (None, "0.0.0.0", "::")
 
 #: May connect to a Unix socket: everybody.
 _OTHERS_WRITE = 0o002
@@ -91,6 +106,7 @@ def check_production_values() -> list[CheckMessage]:
     problems, late = examine(config)
     risks = [
         *_risks(config),
+        *_proxy_risks(config),
         *((EXPIRES_SOON, message, "Renew it.") for message in late),
         *(
             (BIND_NOT_HERE, problem.message, "Fine if it is another machine's.")
@@ -152,6 +168,18 @@ def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
             f"'fd:3:tls' and 'systemd:tls' take it.",
             "Change BIND, or remove TLS.",
         )
+    monitor = config.monitor.bind
+    if (
+        monitor is not None
+        and monitor.kind is BindKind.TCP
+        and monitor.host in _EVERYWHERE
+    ):
+        yield (
+            MONITOR_IN_PUBLIC,
+            f"{spell('MONITOR.BIND')} {monitor.text!r}: everybody who reaches this "
+            f"machine may read the metrics.",
+            "Write the address that your monitoring comes by.",
+        )
     script_name = settings.FORCE_SCRIPT_NAME
     if script_name and config.root_path != script_name:
         yield (
@@ -160,3 +188,57 @@ def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
             f"FORCE_SCRIPT_NAME ({script_name!r}), which Django uses instead of it.",
             "Remove one of them.",
         )
+
+
+def _proxy_risks(config: Config) -> Iterator[tuple[str, str, str]]:
+    """What Django believes although we would not, and whom we should not believe."""
+    proxy = config.proxy or Proxy()
+    trust = Trust(proxy.trusted)
+    secure = settings.SECURE_PROXY_SSL_HEADER
+    name = "" if secure is None else _header_name(secure[0])
+    if secure is not None and (doubt := _doubt(proxy, name)):
+        yield (
+            SECURE_BY_ANYBODY,
+            f"SECURE_PROXY_SSL_HEADER makes Django believe {name} of anybody, {doubt}.",
+            "Name the proxy in PROXY['TRUSTED'], and remove SECURE_PROXY_SSL_HEADER: "
+            "requests are secure by their scheme then.",
+        )
+    for setting, name in _DJANGO_READS.items():
+        if getattr(settings, setting) and (doubt := _doubt(proxy, name)):
+            yield (
+                HOST_BY_ANYBODY,
+                f"{setting} makes Django believe {name} of anybody, {doubt}.",
+                f"Name the proxy in PROXY['TRUSTED'], and remove {setting}: host and "
+                f"port are those that the proxy says then.",
+            )
+    if trust.everyone and any(_is_public(bind) for bind in config.bind):
+        yield (
+            EVERYBODY_TRUSTED,
+            f"{spell('PROXY.TRUSTED')} names everybody, and others than this machine "
+            f"can connect: each client says who it is.",
+            "Name the addresses that your proxy connects from, or bind to 127.0.0.1 or "
+            "a Unix socket.",
+        )
+
+
+def _doubt(proxy: Proxy, header: str) -> str:
+    """Why nobody sees to it that only the proxy writes ``header``; "" if it may."""
+    if not proxy.trusted:
+        return "and PROXY['TRUSTED'] names nobody"
+    if proxy.headers == "forwarded" and header.startswith("X-Forwarded-"):
+        return "and PROXY['HEADERS'] says that the proxy writes Forwarded instead"
+    return ""
+
+
+def _header_name(meta: str) -> str:
+    return meta.removeprefix("HTTP_").replace("_", "-").title()
+
+
+def _is_public(bind: Bind) -> bool:
+    """Whether a bind is known to be reached from other machines."""
+    if bind.kind is not BindKind.TCP:
+        return False
+    if bind.host is None:
+        return True
+    address = parse_address(bind.host)
+    return bind.host != "localhost" if address is None else not address.is_loopback

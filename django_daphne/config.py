@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from .binds import Bind, BindKind, parse_bind
 from .errors import ConfigurationError, Problem
+from .trust import parse_trusted
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -297,6 +298,13 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Monitoring:
+    """Where health and metrics are told."""
+
+    bind: Bind | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateFiles:
     """A certificate, with what it needs to be believed, and its key; PEM files."""
 
@@ -348,6 +356,19 @@ class TLS(CertificateFiles):
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """Who is believed about the clients it speaks for, and how it says who they are."""
+
+    #: Addresses, networks, and "unix" for the clients of Unix sockets; see
+    #: :class:`~django_daphne.trust.Trust`.
+    trusted: tuple[str, ...] = ()
+    #: The fields of a request that say it: X-Forwarded-For and its kin, or Forwarded.
+    headers: str = setting("x-forwarded", one_of("x-forwarded", "forwarded"))
+    #: Whether whoever is trusted must begin each connection with a PROXY header.
+    protocol: bool = setting(False, boolean)
+
+
+@dataclass(frozen=True, slots=True)
 class Hooks:
     """What the layer above supplies: how the server reaches Django without knowing it.
 
@@ -380,6 +401,8 @@ class Config:
     #: Where plain HTTP is answered with the address of the first bind with TLS.
     redirect_bind: tuple[Bind, ...] = ()
     tls: TLS | None = None
+    #: None: nobody is believed about anybody else.
+    proxy: Proxy | None = None
     #: None: the caller supplies FORCE_SCRIPT_NAME or "".
     root_path: str | None = setting(None, root_path)
     lifespan: str = setting("auto", one_of("auto", "on", "off"))
@@ -388,6 +411,7 @@ class Config:
     limits: Limits = Limits()
     websocket: WebSocketSettings = WebSocketSettings()
     logging: Logging = Logging()
+    monitor: Monitoring = Monitoring()
     hooks: Hooks = Hooks()
 
 
@@ -400,7 +424,7 @@ _SECTIONS: dict[str, type] = {
 
 #: Keys of the published settings whose feature this version does not have.
 _NOT_YET: dict[str, tuple[str, ...]] = {
-    "": ("PROXY", "WORKERS", "WORKER", "MONITOR"),
+    "": ("WORKERS", "WORKER"),
 }
 
 
@@ -435,7 +459,7 @@ def _read(settings: object, problems: list[Problem]) -> Config:
     plain = {
         f.name.upper(): f for f in dataclasses.fields(Config) if "rule" in f.metadata
     }
-    known = ["BIND", "REDIRECT_BIND", "TLS", *plain, *_SECTIONS]
+    known = ["BIND", "REDIRECT_BIND", "TLS", "PROXY", "MONITOR", *plain, *_SECTIONS]
     for key, value in settings.items():
         if key == "BIND":
             values["bind"] = _read_binds(key, value, problems)
@@ -443,6 +467,10 @@ def _read(settings: object, problems: list[Problem]) -> Config:
             values["redirect_bind"] = _read_binds(key, value, problems, may_lack=True)
         elif key == "TLS":
             values["tls"] = _read_tls(value, problems)
+        elif key == "PROXY":
+            values["proxy"] = _read_proxy(value, problems)
+        elif key == "MONITOR":
+            values["monitor"] = _read_monitor(value, problems)
         elif key in plain:
             values[plain[key].name] = _read_value(key, value, plain[key], problems)
         elif key in _SECTIONS:
@@ -538,6 +566,31 @@ def _read_binds(
     for text in sorted(repeated):
         problems.append(Problem(IMPOSSIBLE, key, f"{spell(key)} names {text!r} twice."))
     return tuple(binds)
+
+
+def _read_monitor(value: object, problems: list[Problem]) -> Monitoring:
+    if not _is_dict("MONITOR", value, problems):
+        return Monitoring()
+    assert isinstance(value, Mapping)
+    _read_fields("MONITOR", value, Monitoring, problems, ("BIND",))
+    path, text = "MONITOR.BIND", value.get("BIND")
+    if text is None:
+        return Monitoring()
+    if not isinstance(text, str):
+        problems.append(
+            Problem(
+                WRONG_VALUE,
+                path,
+                f"{spell(path)} must be a string or None, not {text!r}.",
+                "Write it like '127.0.0.1:9000'.",
+            )
+        )
+        return Monitoring()
+    try:
+        return Monitoring(parse_bind(text))
+    except ValueError as error:
+        problems.append(Problem(BAD_BIND, path, f"{spell(path)}: {error}"))
+        return Monitoring()
 
 
 # -- TLS -----------------------------------------------------------------------------
@@ -722,6 +775,54 @@ def _cross_check_tls(tls: TLS, problems: list[Problem]) -> None:
         impossible("CIPHERS", "are those of TLS 1.2, which MINIMUM_VERSION excludes.")
 
 
+# -- Proxies -------------------------------------------------------------------------
+
+
+def _read_proxy(value: object, problems: list[Problem]) -> Proxy | None:
+    if value is None:
+        return None
+    if not _is_dict("PROXY", value, problems, " or None"):
+        return Proxy()
+    assert isinstance(value, Mapping)
+    before = len(problems)
+    values = _read_fields("PROXY", value, Proxy, problems, ("TRUSTED",))
+    values["trusted"] = _read_trusted(value.get("TRUSTED", ()), problems)
+    proxy = Proxy(**values)
+    if proxy.protocol and not proxy.trusted and len(problems) == before:
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                "PROXY.PROTOCOL",
+                f"{spell('PROXY.PROTOCOL')} is True, and PROXY['TRUSTED'] names nobody "
+                f"whose PROXY header would be taken.",
+                "Name the addresses that your proxy connects from.",
+            )
+        )
+    return proxy
+
+
+def _read_trusted(value: object, problems: list[Problem]) -> tuple[str, ...]:
+    key = "PROXY.TRUSTED"
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, str) for item in value
+    ):
+        problems.append(
+            Problem(
+                WRONG_VALUE,
+                key,
+                f"{spell(key)} must be a list of strings, not {value!r}.",
+                "Write it like ['10.0.0.0/8', 'unix'].",
+            )
+        )
+        return ()
+    for text in value:
+        try:
+            parse_trusted(text)
+        except ValueError as error:
+            problems.append(Problem(WRONG_VALUE, key, f"{spell(key)}: {error}"))
+    return tuple(value)
+
+
 def speaks_tls(config: Config, bind: Bind) -> bool | None:
     """Whether ``bind``, one of ``BIND``, does; None where only Twisted knows."""
     if bind.kind is BindKind.ENDPOINT:
@@ -740,6 +841,7 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                     "Name it in TLS['CERTIFICATE'].",
                 )
             )
+    _cross_check_monitor(config, problems)
     _cross_check_challenges(config, problems)
     if not config.redirect_bind:
         return
@@ -771,6 +873,32 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                     "Only plain HTTP is redirected.",
                 )
             )
+
+
+def _cross_check_monitor(config: Config, problems: list[Problem]) -> None:
+    bind = config.monitor.bind
+    if bind is None:
+        return
+    path = "MONITOR.BIND"
+    for key, others in (("BIND", config.bind), ("REDIRECT_BIND", config.redirect_bind)):
+        if bind.text in (other.text for other in others) and bind.port != 0:
+            problems.append(
+                Problem(
+                    IMPOSSIBLE,
+                    path,
+                    f"{spell(path)}: {bind.text!r} is in {key} too.",
+                    "Health and metrics have an address of their own.",
+                )
+            )
+    if bind.needs_tls:
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                path,
+                f"{spell(path)}: {bind.text!r} would need a certificate.",
+                "Health and metrics are plain HTTP.",
+            )
+        )
 
 
 def _cross_check_challenges(config: Config, problems: list[Problem]) -> None:

@@ -23,7 +23,7 @@ from asgiref.sync import ThreadSensitiveContext
 
 from .application.context import Application, Receive, Scope, Send
 from .conf import get_config
-from .config import TLS, UNUSABLE_CERTIFICATE, Config
+from .config import TLS, UNUSABLE_CERTIFICATE, Config, Monitoring
 from .development_log import log_access, log_refusals
 from .errors import ConfigurationError, Problem
 from .server.threaded import ThreadedServer
@@ -168,7 +168,7 @@ def leave() -> None:
 def development_config() -> Config:
     """``settings.DJANGO_DAPHNE``, for a server that is stopped many times a day.
 
-    It serves plain HTTP on what it is given.
+    It serves plain HTTP on what it is given, and browsers send no PROXY header.
 
     :raises ConfigurationError: with everything that is wrong.
     """
@@ -179,8 +179,15 @@ def development_config() -> Config:
         graceful=GRACEFUL,
         application_close=GRACEFUL,
     )
+    proxy = config.proxy and dataclasses.replace(config.proxy, protocol=False)
     return dataclasses.replace(
-        config, bind=(), redirect_bind=(), tls=None, timeouts=timeouts
+        config,
+        bind=(),
+        redirect_bind=(),
+        tls=None,
+        proxy=proxy,
+        monitor=Monitoring(),
+        timeouts=timeouts,
     )
 
 

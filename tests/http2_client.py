@@ -30,12 +30,15 @@ class HTTP2Client(Peer):
         windows: bool = True,
         greeting: bytes | None = None,
         receive_buffer: int | None = None,
+        source: str | None = None,
     ) -> None:
         super().__init__()
         self.socket = socket.socket()
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
+        if source is not None:
+            self.socket.bind((source, 0))
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:

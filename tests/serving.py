@@ -325,6 +325,7 @@ class Reader:
 class Client(Reader):
     """A blocking socket that speaks raw HTTP/1.1, over TLS if there is a context.
 
+    ``source`` is the address that it connects from, where that matters.
     Used as a context manager, or closed by the test.
     """
 
@@ -336,6 +337,7 @@ class Client(Reader):
         receive_buffer: int | None = None,
         tls: ssl.SSLContext | None = None,
         server_hostname: str = "localhost",
+        source: str | None = None,
     ) -> None:
         self.socket = socket.socket(
             socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM
@@ -344,6 +346,8 @@ class Client(Reader):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE)
         try:
+            if source is not None:
+                self.socket.bind((source, 0))
             self.socket.connect((host, port))
             if tls is not None:
                 self.socket = tls.wrap_socket(

@@ -186,6 +186,12 @@ class ProductionTests(SimpleTestCase):
         self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=666"]}, "W005")
         self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=660"]})
 
+    def test_metrics_for_everybody(self) -> None:
+        for bind in (":9000", "0.0.0.0:9000", "[::]:9000"):
+            with self.subTest(bind):
+                self.assert_warns({"MONITOR": {"BIND": bind}}, "W013")
+        self.assert_warns({"MONITOR": {"BIND": "127.0.0.1:9000"}})
+
     def test_a_bind_of_another_machine(self) -> None:
         # An address for documentation (RFC 5737).
         self.assert_warns({"BIND": ["192.0.2.1:8000"]}, "W012")
@@ -195,6 +201,56 @@ class ProductionTests(SimpleTestCase):
         self.assert_warns({"ROOT_PATH": "/two"}, "W006")
         self.assert_warns({"ROOT_PATH": "/one"})
         self.assert_warns({})
+
+    def test_a_scheme_by_anybody(self) -> None:
+        header = ("HTTP_X_FORWARDED_PROTO", "https")
+        with override_settings(SECURE_PROXY_SSL_HEADER=header):
+            self.assert_warns({}, "W009")
+            self.assert_warns({"PROXY": None}, "W009")
+            self.assert_warns({"PROXY": {"TRUSTED": []}}, "W009")
+            trusting: dict[str, Any] = {"TRUSTED": ["10.0.0.1"]}
+            self.assert_warns({"PROXY": trusting})
+            self.assert_warns({"PROXY": {"TRUSTED": ["unix"]}})
+            self.assert_warns({"PROXY": {**trusting, "HEADERS": "forwarded"}}, "W009")
+            [message] = self.warnings({})
+            self.assertIn("believe X-Forwarded-Proto of anybody", message.msg)
+        with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_SCHEME", "https")):
+            self.assert_warns({}, "W009")
+            self.assert_warns({"PROXY": {**trusting, "HEADERS": "forwarded"}})
+
+    def test_everybody_is_trusted(self) -> None:
+        def warned(trusted: list[str], bind: str) -> bool:
+            value = {"PROXY": {"TRUSTED": trusted}, "BIND": [bind]}
+            # Not all of these binds can be had here, which is another warning.
+            return "django_daphne.W010" in ids(self.warnings(value))
+
+        for trusted in (["0.0.0.0/0"], ["::/0"], ["0.0.0.0/1", "128.0.0.0/1", "unix"]):
+            for bind in ("0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "a.invalid:0"):
+                self.assertTrue(warned(trusted, bind), bind)
+            for bind in (
+                "127.0.0.1:0", "[::1]:0", "localhost:0", "unix:/run/app.sock", "fd:3",
+            ):  # fmt: skip
+                self.assertFalse(warned(trusted, bind), bind)
+        for trusted in (["10.0.0.0/8"], ["unix"], ["0.0.0.0/1"]):
+            self.assertFalse(warned(trusted, ":0"))
+        self.assert_warns(
+            {"PROXY": {"TRUSTED": ["0.0.0.0/0"]}, "BIND": ["0.0.0.0:0"]}, "W010"
+        )
+
+    def test_a_host_by_anybody(self) -> None:
+        for setting in ("USE_X_FORWARDED_HOST", "USE_X_FORWARDED_PORT"):
+            with override_settings(**{setting: True}):
+                self.assert_warns({}, "W011")
+                trusting: dict[str, Any] = {"TRUSTED": ["10.0.0.1"]}
+                self.assert_warns({"PROXY": trusting})
+                other = {**trusting, "HEADERS": "forwarded"}
+                self.assert_warns({"PROXY": other}, "W011")
+                [message] = self.warnings({"PROXY": other})
+                self.assertIn(f"{setting} makes Django believe", message.msg)
+
+    def warnings(self, value: dict[str, Any]) -> list[CheckMessage]:
+        with override_settings(DJANGO_DAPHNE=value):
+            return run(deploy=True)
 
     @override_settings(DJANGO_DAPHNE={"WORKERS": 2, "TIMEOUTS": {"BODY": None}})
     def test_mistakes_come_first(self) -> None:

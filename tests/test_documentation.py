@@ -48,9 +48,16 @@ def actual_settings() -> dict[str, Any]:
             for inner in dataclasses.fields(config.ACME()):
                 name = f"{key}.ACME.{inner.name.upper()}"
                 found[name] = getattr(config.ACME(), inner.name)
+        elif key == "PROXY":
+            found[key] = value
+            for inner in dataclasses.fields(config.Proxy()):
+                item = getattr(config.Proxy(), inner.name)
+                found[f"{key}.{inner.name.upper()}"] = (
+                    list(item) if isinstance(item, tuple) else item
+                )
         elif "rule" in field.metadata:
             found[key] = value
-        elif key in config._SECTIONS:
+        elif key in config._SECTIONS or key == "MONITOR":
             for inner in dataclasses.fields(value):
                 found[f"{key}.{inner.name.upper()}"] = getattr(value, inner.name)
     return found
@@ -127,3 +134,17 @@ class ChecksPageTests(unittest.TestCase):
                         re.findall(r"^(?:django_daphne\.)?([EW]\d{3})$", node.value)
                     )
         self.assertEqual(written, used)
+
+
+class ProxiesPageTests(unittest.TestCase):
+    def test_every_configuration_is_shown_and_tried(self) -> None:
+        files = sorted(path.name for path in (DOCS / "proxies").iterdir())
+        shown = re.findall(r"literalinclude:: proxies/(\S+)", page("proxies.rst"))
+        self.assertEqual(sorted(shown), files)
+        tests = Path(__file__).parent
+        tried = set()
+        for name in ("test_nginx.py", "test_haproxy.py"):
+            tried |= set(
+                re.findall(r'"([\w-]+\.(?:conf|cfg))"', (tests / name).read_text())
+            )
+        self.assertEqual(sorted(tried), files)

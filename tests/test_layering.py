@@ -40,7 +40,7 @@ LAYERS = {
     "server": {"server"},
     "application": {"application"},
     "protocol": {"protocol"},
-    "description": {"binds", "config", "errors"},
+    "description": {"binds", "config", "errors", "trust"},
     "version": {"__init__"},
 }
 ORDER = list(LAYERS)
@@ -57,6 +57,7 @@ THIRD_PARTY = {
     "hpack": {"protocol.http2_fields"},
     "httptools": {"protocol.http1"},
     "josepy": {"server.acme_client"},
+    "prometheus_client": {"server.metrics"},
     "requests": {"server.acme_client"},
     "twisted": {"server"},
     "uvloop": {"server"},

@@ -198,6 +198,65 @@ class Serving(RunasgiTestCase):
         self.assertEqual(said, ["started", "stopping"])
 
 
+class BehindAProxy(RunasgiTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.write(
+            "pages.py",
+            """
+            from django.http import JsonResponse
+            from django.urls import path
+
+            def client(request):
+                return JsonResponse(
+                    [
+                        request.META["REMOTE_ADDR"],
+                        request.is_secure(),
+                        request.get_host(),
+                        request.get_port(),
+                        request.build_absolute_uri(),
+                    ],
+                    safe=False,
+                )
+
+            urlpatterns = [path("", client)]
+            """,
+        )
+
+    #: What a proxy says.
+    SAID = {
+        "X_Forwarded_For": "198.51.100.1, 192.0.2.7",
+        "X_Forwarded_Proto": "https",
+        "X_Forwarded_Host": "example.org",
+        "X_Forwarded_Port": "443",
+    }
+    BELIEVED = ["192.0.2.7", True, "example.org", "443", "https://example.org/"]
+
+    def test_django_sees_the_client(self) -> None:
+        process, port = self.serve(
+            "--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", HOST
+        )
+        _, body = self.get(port, "/", **self.SAID)
+        self.assertEqual(json.loads(body), self.BELIEVED)
+        process.expect(r"^192\.0\.2\.7 - - .*\"GET / HTTP/1\.1\" 200 ")
+
+    def test_the_flag_replaces_the_setting(self) -> None:
+        self.settings(f"DJANGO_DAPHNE = {{'PROXY': {{'TRUSTED': ['{HOST}']}}}}")
+        _, port = self.serve("--trusted-proxy", "10.0.0.0/8")
+        _, body = self.get(port, "/", **self.SAID)
+        address = f"{HOST}:{port}"
+        self.assertEqual(
+            json.loads(body), [HOST, False, address, str(port), f"http://{address}/"]
+        )
+
+    def test_the_setting(self) -> None:
+        self.settings(f"DJANGO_DAPHNE = {{'PROXY': {{'TRUSTED': ['{HOST}']}}}}")
+        process, port = self.serve()
+        _, body = self.get(port, "/", **self.SAID)
+        self.assertEqual(json.loads(body), self.BELIEVED)
+        process.expect(r"^192\.0\.2\.7 - - ")
+
+
 class CheckingConfig(RunasgiTestCase):
     def checked(self, *arguments: str) -> dict[str, Any]:
         process = self.runasgi("--check-config", *arguments)
@@ -231,6 +290,20 @@ class CheckingConfig(RunasgiTestCase):
         self.assertEqual(values["LOGGING"], {"ACCESS": False, "FORMAT": "json"})
         self.assertEqual(values["ASGI_APPLICATION"], "served.application")
         self.assertEqual(values["APPLICATION"], "django.core.handlers.asgi.ASGIHandler")
+
+    def test_trusted_proxies(self) -> None:
+        self.assertIsNone(self.checked()["PROXY"])
+        self.assertEqual(
+            self.checked("--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "unix"),
+            {
+                **self.checked(),
+                "PROXY": {
+                    "TRUSTED": ["10.0.0.0/8", "unix"],
+                    "HEADERS": "x-forwarded",
+                    "PROTOCOL": False,
+                },
+            },
+        )
 
     def test_without_asgi_application(self) -> None:
         self.settings("ASGI_APPLICATION = None")
@@ -286,17 +359,19 @@ class CheckingConfig(RunasgiTestCase):
 
 
 class Mistakes(RunasgiTestCase):
-    def test_flags_of_later_work(self) -> None:
-        for flag, *value in (
-            ("--workers", "2"),
-            ("--trusted-proxy", "10.0.0.1"),
-        ):
-            with self.subTest(flag):
-                self.assert_one_line(
-                    self.refused(ANY_PORT, flag, *value),
-                    f"{flag} is not available yet. "
-                    "Remove it: this version would not do what it says.",
-                )
+    def test_a_flag_of_later_work(self) -> None:
+        self.assert_one_line(
+            self.refused(ANY_PORT, "--workers", "2"),
+            "--workers is not available yet. "
+            "Remove it: this version would not do what it says.",
+        )
+
+    def test_a_proxy_that_cannot_be_trusted(self) -> None:
+        self.assert_one_line(
+            self.refused(ANY_PORT, "--trusted-proxy", "10.0.0.1/8"),
+            "--trusted-proxy: '10.0.0.1/8' is an address in the network '10.0.0.0/8': "
+            "say one.",
+        )
 
     def test_every_mistake_in_a_line_of_its_own(self) -> None:
         self.settings("DJANGO_DAPHNE = {'BINDS': [], 'LIFESPAN': 3}")

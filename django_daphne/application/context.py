@@ -80,7 +80,7 @@ def was_cancelled(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 class Peer:
     """The two ends of a connection, as scopes show them."""
 
-    __slots__ = ("client", "scheme", "server", "tls")
+    __slots__ = ("client", "extensions", "scheme", "server", "tls")
 
     def __init__(
         self,
@@ -93,3 +93,17 @@ class Peer:
         self.scheme = "http" if tls is None else "https"
         #: The ``tls`` extension's content, or None on a connection without TLS.
         self.tls = tls
+        #: What the connection adds to ``extensions``; None, for most, is nothing.
+        self.extensions = None if tls is None else {"tls": tls}
+
+    def extend(self, name: str, content: dict[str, Any]) -> None:
+        self.extensions = {**(self.extensions or {}), name: content}
+
+    def on_behalf_of(
+        self, client: Address | None, scheme: str | None, server: Address | None
+    ) -> Peer:
+        """Another peer for whom this one speaks; what is None it did not say."""
+        other = Peer(client or self.client, server or self.server, self.tls)
+        other.scheme = scheme or self.scheme
+        other.extensions = self.extensions
+        return other

@@ -46,8 +46,8 @@ def http_scope(context: Context, peer: Peer, head: RequestHead) -> dict[str, Any
         "server": peer.server,
         "extensions": _EXTENSIONS.copy(),
     }
-    if peer.tls is not None:
-        scope["extensions"]["tls"] = peer.tls.copy()
+    if peer.extensions is not None:
+        _extend(scope, peer.extensions)
     if context.state is not None:
         scope["state"] = context.state.copy()
     return scope
@@ -72,11 +72,16 @@ def websocket_scope(
         "subprotocols": list(subprotocols),
         "extensions": {"websocket.http.response": {}},
     }
-    if peer.tls is not None:
-        scope["extensions"]["tls"] = peer.tls.copy()
+    if peer.extensions is not None:
+        _extend(scope, peer.extensions)
     if context.state is not None:
         scope["state"] = context.state.copy()
     return scope
+
+
+def _extend(scope: Scope, extensions: dict[str, dict[str, Any]]) -> None:
+    for name, content in extensions.items():
+        scope["extensions"][name] = content.copy()
 
 
 def join_cookies(headers: Headers) -> Headers:

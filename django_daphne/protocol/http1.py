@@ -48,6 +48,7 @@ from .headers import (
     split_tokens,
 )
 from .pace import Pace
+from .proxy_protocol import UNEXPECTED, begins_header
 from .status import BODILESS, plain_text, reason
 from .wire import Engine, Stream, Wire
 
@@ -379,6 +380,8 @@ class HTTP1Engine:
         return False
 
     def _skip_leading_crlf(self, data: bytes) -> bool:
+        if begins_header(data):
+            raise ProtocolError(UNEXPECTED)
         stripped = data.lstrip(_CRLF)
         skipped = data[: len(data) - len(stripped)]
         if len(skipped) > 2 * MAX_LEADING_CRLF:
@@ -1105,6 +1108,8 @@ def read_request_line(line: bytes) -> RequestLine:
     """
     parts = line.split(b" ")
     if len(parts) != 3:
+        if begins_header(line):
+            raise ProtocolError(UNEXPECTED)
         raise ProtocolError(f"malformed request line {line[:100]!r}")
     method, target, version = parts
     if version != b"HTTP/1.1" and version != b"HTTP/1.0":

@@ -52,7 +52,7 @@ class Ceiling:
         self.limit = limit
         self._reason = reason
         self._clock = clock
-        self._refused = 0
+        self.refused = 0
         self._warned = float("-inf")
 
     def refusal(self) -> ProtocolError:
@@ -63,7 +63,7 @@ class Ceiling:
 
     def count(self) -> None:
         """One more is refused."""
-        self._refused += 1
+        self.refused += 1
         now = self._clock.seconds
         if now < self._warned + WARN_EVERY:
             return
@@ -71,7 +71,7 @@ class Ceiling:
             "There are %s allows (%d); refused so far: %d",
             self._reason,
             self.limit,
-            self._refused,
+            self.refused,
         )
         self._warned = now
 

@@ -10,6 +10,10 @@ client without TLS says it with its first bytes, which on HTTP/2 are a fixed pre
 (RFC 9113 section 3.3). A connection begins with HTTP/1.1 and changes then, so that the
 time a silent client has is the same for all.
 
+Before that comes, where the settings say so, the PROXY header of a trusted peer.
+Whether a peer is trusted is decided here, once: for one that is not, requests begin by
+:meth:`Connection._begin`, and nothing else is ever asked.
+
 Two timers run on the shared clock: the engine's, and one that watches whether a peer
 takes what we have written, and over TLS whether it answers our goodbye.
 """
@@ -29,15 +33,17 @@ from ..application.http import HTTPStream
 from ..protocol import http1, http2
 from ..protocol.http2_exchange import Exchange
 from ..protocol.http2_head import Head as HTTP2Head
+from ..protocol.proxy_protocol import MISSING, ProxyHeader, ProxyHeaderEngine
 from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine, Stream
 from .ceilings import FORETOLD, Crowd
 from .clock import Clock
-from .peers import address, client_name
+from .peers import address, client_name, is_trusted
 from .taken import tcp_taken
 from .tls_extension import tls_extension
 
 if TYPE_CHECKING:
+    from ..trust import Trust
     from .server import Server
 
 #: How long a closing connection hears a client out, so that the client can read the
@@ -73,16 +79,22 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begin_request", "_closing", "_deadline", "_expired", "_first_bytes",
-        "_paused", "_server", "_taken", "_taken_at", "_write_deadline", "clock",
-        "data_received", "engine", "filed", "peer", "transport", "writable", "write",
+        "_header", "_paused", "_server", "_taken", "_taken_at", "_trusted",
+        "_write_deadline", "clock", "data_received", "engine", "filed", "peer",
+        "transport", "writable", "write",
     )  # fmt: skip
 
     data_received: Callable[[bytes], None]  # type: ignore[assignment]
     write: Callable[[bytes], None]
     clock: Clock
+    #: What an engine calls with each head: chosen once, for the whole connection.
+    _begin_request: Callable[[Carrier, Head], Stream]
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, header: ProxyHeader | None = None) -> None:
         self._server = server
+        #: The PROXY header, where one was read before the TLS handshake.
+        self._header = header
+        self._trusted = False
         self.clock = server.clock
         self.writable = True
         self.filed = 0
@@ -118,6 +130,17 @@ class Connection(asyncio.Protocol):
             server.descriptors.look(sock.fileno())
         if server.crowd is not None:
             self._enter(server.crowd)
+        if server.trust is None:
+            self._speak()
+        else:
+            self._meet(server.trust)
+
+    def _speak(self) -> None:
+        """Begin with the protocol that the peer has chosen, or is about to."""
+        server = self._server
+        # A connection that is turned away stays so, and a limit is looked at first.
+        if self._trusted and self._begin_request == self._begin:
+            self._begin_request = self._begin_for_another
         tls = self.transport.get_extra_info("ssl_object")
         if not server.config.http2 or tls is not None:
             self._first_bytes = None
@@ -271,6 +294,58 @@ class Connection(asyncio.Protocol):
                 self._bind_data_received(self.engine.receive_data)
             self._first_bytes = None
         self.engine.receive_data(data)
+
+    # -- Proxies -----------------------------------------------------------------------
+
+    def _meet(self, trust: Trust) -> None:
+        """Find out whom the peer speaks for, if it is trusted."""
+        sock = self.transport.get_extra_info("socket")
+        self._trusted = is_trusted(trust, self.peer.client, sock)
+        if self._header is not None:
+            self._believe(self._header)
+        elif not self._trusted or not self._server.proxy.protocol:
+            self._speak()
+        else:
+            self._await_header()
+
+    def _await_header(self) -> None:
+        engine = ProxyHeaderEngine(
+            self,
+            self._server.config.timeouts.headers,
+            self._take_header,
+            self._report,
+        )
+        self.switch(engine)
+        if self.peer.tls is None:
+            engine.start_reading()
+        else:
+            # Twisted's endpoints shake hands before we hear of the connection.
+            engine.refuse(MISSING)
+
+    def _take_header(self, header: ProxyHeader, rest: bytes) -> None:
+        self._bind_data_received(self._first_data)
+        self._believe(header)
+        if rest:
+            self.data_received(rest)
+
+    def _believe(self, header: ProxyHeader) -> None:
+        """Take ``header``, which came from somebody trusted, for true, and go on.
+
+        What follows is the client's own word: fields of its requests are believed if
+        the client is trusted in its turn. On the proxy's own connections it is.
+        """
+        if not header.local:
+            peer, client = self.peer, header.client
+            self.peer = Peer(client, header.server or peer.server, peer.tls)
+            self.peer.extensions = peer.extensions
+            self.peer.extend("proxy_protocol", header.extension())
+            if header.tls is not None:
+                self.peer.scheme = "https"
+            trust = self._server.trust
+            self._trusted = (
+                client is not None and trust is not None and trust.covers(client[0])
+            )
+        self._speak()
 
     def _speak_http2(self) -> None:
         server = self._server
@@ -434,12 +509,20 @@ class Connection(asyncio.Protocol):
         assert rush is not None
         if len(self._server.context.streams) >= rush.limit:
             raise rush.refusal()
+        if self._trusted:
+            return self._begin_for_another(engine, head)
         return self._begin(engine, head)
 
-    def _begin(self, engine: Carrier, head: Head) -> Stream:
+    def _begin(self, engine: Carrier, head: Head, client: Peer | None = None) -> Stream:
+        peer = client or self.peer
         if head.upgrade == b"websocket":
-            return self._server.begin_websocket(self, engine, head)
-        return HTTPStream(self._server.context, engine, self.peer, head)
+            return self._server.begin_websocket(peer, engine, head)
+        return HTTPStream(self._server.context, engine, peer, head)
+
+    def _begin_for_another(self, engine: Carrier, head: Head) -> Stream:
+        """Begin a request of whomever the peer, which is trusted, speaks for."""
+        client = self._server.forwarding.see_through(self.peer, head)
+        return self._begin(engine, head, client)
 
     def _report(self, reason: str, status: int | None, data: bytes) -> None:
         level = _LEVELS.get(status, logging.INFO)
@@ -469,8 +552,9 @@ class RedirectConnection(Connection):
 
     __slots__ = ()
 
-    def _begin(self, engine: Carrier, head: Head) -> Stream:
-        return HTTPStream(self._server.redirect_context, engine, self.peer, head)
+    def _begin(self, engine: Carrier, head: Head, client: Peer | None = None) -> Stream:
+        peer = client or self.peer
+        return HTTPStream(self._server.redirect_context, engine, peer, head)
 
     def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
         # No application is asked, so it does not matter how much it has to do.

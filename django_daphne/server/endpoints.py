@@ -20,6 +20,7 @@ from typing import Any
 
 from ..binds import Bind, BindKind
 from ..config import Config
+from ..trust import Trust
 from .certificates import Certificates, CertificateStore
 from .inherited import InheritedSockets
 from .refusals import explain, refusal
@@ -27,7 +28,8 @@ from .tcp_sockets import IPV4_ANY, IPV6_ANY, open_tcp_sockets
 from .unix_sockets import SocketFile, open_unix_socket
 
 Address = tuple[Any, ...] | str
-MakeProtocol = Callable[[], asyncio.Protocol]
+#: Called without an argument, or with the PROXY header of the connection.
+MakeProtocol = Callable[..., asyncio.Protocol]
 
 
 class Listener(abc.ABC):
@@ -49,6 +51,7 @@ class Listener(abc.ABC):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        announcing: Trust | None = None,
         handshakes: int | None = None,
     ) -> None:
         """Listen, and give each accepted connection a new protocol.
@@ -56,6 +59,8 @@ class Listener(abc.ABC):
         ``handshake_timeout`` bounds a TLS handshake and the silence before it,
         ``first_data_timeout`` the silence of a connection that is not announced before
         its first byte (Twisted's endpoints only); in seconds, None waits for ever.
+        ``announcing`` are those who must send a PROXY header first. Where it comes
+        before a TLS handshake it is read here, and given to the protocol.
         ``handshakes`` is how many TLS handshakes may be under way at once before new
         connections are left in the backlog (not with Twisted's TLS).
 
@@ -179,6 +184,7 @@ class SocketListener(Listener):
         self._backlog = backlog
         self._file = file
         self._servers: list[asyncio.AbstractServer] = []
+        self.announcing: Trust | None = None
 
     async def start(
         self,
@@ -186,8 +192,10 @@ class SocketListener(Listener):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        announcing: Trust | None = None,
         handshakes: int | None = None,
     ) -> None:
+        self.announcing = announcing
         if self._file is not None and not self._file.is_ours():
             self.stop_accepting()
             raise refusal(self.bind, "another process has taken the socket's file.")

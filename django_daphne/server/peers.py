@@ -1,10 +1,12 @@
-"""The names of the two ends of a connection."""
+"""The names of the two ends of a connection, and whether the other one is trusted."""
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from ..application.context import Address
+from ..trust import Trust
 
 
 def address(name: Any, server: bool = False) -> Address | None:
@@ -20,3 +22,14 @@ def address(name: Any, server: bool = False) -> Address | None:
 def client_name(client: Address | None) -> str:
     """A client, as log lines name it."""
     return "a local client" if client is None else f"{client[0]}:{client[1]}"
+
+
+def is_trusted(trust: Trust, client: Address | None, sock: Any) -> bool:
+    """Whether the peer at the other end of ``sock``, whose name is ``client``, is.
+
+    ``sock`` may be None: a peer without a name is trusted on a Unix socket only.
+    """
+    if client is not None:
+        return trust.covers(client[0])
+    unix = getattr(socket, "AF_UNIX", None)
+    return trust.unix and sock is not None and sock.family == unix

@@ -21,6 +21,7 @@ from ..config import Config
 from ..errors import BindError, LifespanFailed
 from . import main_task
 from .access_log import reopen_all
+from .monitor import Monitor, open_monitor
 from .server import Server
 from .systemd import Service
 
@@ -91,43 +92,56 @@ async def serve(
     :raises BindError: when a listener cannot be had.
     :raises LifespanFailed: when the application refuses to start.
     """
+    monitor = open_monitor(config)
     server = Server(
         config,
         application,
-        log_access=log_access,
+        log_access=monitor.counting(log_access) if monitor else log_access,
         sockets=sockets,
         stop_requested=stop.set,
     )
-    await _serve(server, stop, hurry, on_listening)
+    await _serve(server, monitor, stop, hurry, on_listening)
 
 
 async def _serve(
     server: Server,
+    monitor: Monitor | None,
     stop: asyncio.Event,
     hurry: asyncio.Event | None,
     on_listening: OnListening | None,
     service: Service | None = None,
 ) -> None:
-    await server.bind()
-    if not await _start(server, stop):
-        return
-    await server.tell_started()
-    urls = [listener.url for listener in server.listeners]
-    if on_listening is not None:
-        on_listening(urls)
-    if service is not None:
-        service.ready(urls)
-    await stop.wait()
-    if service is not None:
-        service.stopping()
-    draining = asyncio.ensure_future(server.drain())
-    if hurry is not None:
-        hurrying = asyncio.ensure_future(hurry.wait())
-        await asyncio.wait([draining, hurrying], return_when=asyncio.FIRST_COMPLETED)
-        if hurry.is_set():
-            server.hurry()
-        hurrying.cancel()
-    await draining
+    async with contextlib.AsyncExitStack() as stack:
+        monitored = []
+        if monitor is not None:
+            monitored = await monitor.start(server)
+            stack.push_async_callback(monitor.stop)
+        await server.bind()
+        if not await _start(server, stop):
+            return
+        await server.tell_started()
+        urls = [listener.url for listener in server.listeners] + monitored
+        if monitor is not None:
+            monitor.unready = None
+        if on_listening is not None:
+            on_listening(urls)
+        if service is not None:
+            service.ready(urls)
+        await stop.wait()
+        if monitor is not None:
+            monitor.unready = "stopping"
+        if service is not None:
+            service.stopping()
+        draining = asyncio.ensure_future(server.drain())
+        if hurry is not None:
+            hurrying = asyncio.ensure_future(hurry.wait())
+            await asyncio.wait(
+                [draining, hurrying], return_when=asyncio.FIRST_COMPLETED
+            )
+            if hurry.is_set():
+                server.hurry()
+            hurrying.cancel()
+        await draining
 
 
 async def _start(server: Server, stop: asyncio.Event) -> bool:
@@ -153,7 +167,13 @@ async def _run(
 ) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
     limit = asyncio.ensure_future(_limit(stop, hurry, config.timeouts.graceful))
-    server = Server(config, application, log_access=log_access, stop_requested=stop.set)
+    monitor = open_monitor(config)
+    server = Server(
+        config,
+        application,
+        log_access=monitor.counting(log_access) if monitor else log_access,
+        stop_requested=stop.set,
+    )
     with contextlib.closing(Service()) as service:
 
         def hang_up() -> None:
@@ -162,7 +182,7 @@ async def _run(
                 server.certificates.reload()
 
         with _signals(stop, hurry, hang_up):
-            await _serve(server, stop, hurry, on_listening, service)
+            await _serve(server, monitor, stop, hurry, on_listening, service)
     limit.cancel()
 
 

@@ -21,7 +21,12 @@ from .unix_sockets import find_group
 def rehearse(config: Config) -> list[Problem]:
     """What is wrong with the binds on this machine."""
     problems: list[Problem] = []
-    for key, binds in (("BIND", config.bind), ("REDIRECT_BIND", config.redirect_bind)):
+    monitor = () if config.monitor.bind is None else (config.monitor.bind,)
+    for key, binds in (
+        ("BIND", config.bind),
+        ("REDIRECT_BIND", config.redirect_bind),
+        ("MONITOR.BIND", monitor),
+    ):
         for bind in binds:
             try:
                 _rehearse(bind)

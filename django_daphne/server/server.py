@@ -21,15 +21,18 @@ import socket
 from collections.abc import Callable, Sequence
 
 from ..application.acme_challenge import ChallengeAnswers
-from ..application.context import Application, Context, LogAccess, server_log
+from ..application.context import Application, Context, LogAccess, Peer, server_log
+from ..application.forwarding import Forwarding
 from ..application.lifespan import Lifespan
 from ..application.redirect import Redirect
 from ..application.websocket import WebSocketStream
 from ..binds import Bind, BindKind
-from ..config import Config
+from ..config import Config, Proxy
 from ..errors import BindError
+from ..protocol.proxy_protocol import ProxyHeader
 from ..protocol.websocket_handshake import read_handshake
 from ..protocol.wire import Stream
+from ..trust import Trust
 from .ceilings import CONCURRENCY, Ceiling, Crowd, Descriptors
 from .certificates import Certificates
 from .clock import Clock
@@ -84,6 +87,10 @@ class Server:
         self.clock = Clock(loop)
         self.certificates = Certificates(config)
         self.context = Context(config, self._proving(application), loop, log_access)
+        self.proxy = config.proxy or Proxy()
+        #: None: nobody is trusted, and no connection needs to be looked at.
+        self.trust = Trust(self.proxy.trusted) if self.proxy.trusted else None
+        self.forwarding = Forwarding(self.proxy, self.trust or Trust(()))
         self.connections: set[Connection] = set()
         limits = config.limits
         self.descriptors = Descriptors(self.clock)
@@ -181,6 +188,7 @@ class Server:
                     self._accept_to_redirect if redirects else self._accept,
                     handshake_timeout=timeouts.handshake,
                     first_data_timeout=timeouts.headers,
+                    announcing=self.trust if self.proxy.protocol else None,
                     handshakes=self.config.limits.connections,
                 )
         except BaseException:
@@ -232,21 +240,19 @@ class Server:
 
     # -- Connections -------------------------------------------------------------------
 
-    def _accept(self) -> Connection:
-        return Connection(self)
+    def _accept(self, header: ProxyHeader | None = None) -> Connection:
+        return Connection(self, header)
 
-    def _accept_to_redirect(self) -> Connection:
-        return RedirectConnection(self)
+    def _accept_to_redirect(self, header: ProxyHeader | None = None) -> Connection:
+        return RedirectConnection(self, header)
 
-    def begin_websocket(
-        self, connection: Connection, engine: Carrier, head: Head
-    ) -> Stream:
+    def begin_websocket(self, peer: Peer, engine: Carrier, head: Head) -> Stream:
         """Begin a WebSocket from the head of its handshake.
 
         :raises ProtocolError: when the handshake is not acceptable.
         """
         handshake = read_handshake(head)
-        return WebSocketStream(self.context, engine, connection.peer, head, handshake)
+        return WebSocketStream(self.context, engine, peer, head, handshake)
 
     # -- Stages ------------------------------------------------------------------------
 

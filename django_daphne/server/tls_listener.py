@@ -7,6 +7,9 @@ accepted here, and what a client says first is looked at and left where it is
 current then: that is all there is to a new certificate. Letters get an answer in
 letters.
 
+A PROXY header comes before the handshake. It is looked at in the same way, and exactly
+as many bytes as it has are taken.
+
 A connection that has not shaken hands is an :class:`Arrival`. It has one deadline for
 everything, the silence before the first byte included.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
 import ssl
 import sys
@@ -25,9 +29,17 @@ from typing import Any
 
 from ..application.context import protocol_log, server_log
 from ..binds import Bind
+from ..errors import ProtocolError
+from ..protocol.proxy_protocol import (
+    UNEXPECTED,
+    HeaderReader,
+    ProxyHeader,
+    begins_header,
+)
 from .certificates import CertificateStore
 from .endpoints import MakeProtocol, SocketListener
-from .peers import address, client_name
+from .peers import address, client_name, is_trusted
+from .refusals import refusal
 from .tls import hush_undecodable_names, send_last_words
 
 #: Connections accepted in one turn of the loop, before others have theirs.
@@ -39,6 +51,9 @@ ACCEPT_PAUSE = 1.0
 
 #: Enough of what a client says first to know it, and to show it in a log.
 FIRST_BYTES = 64
+
+#: What is looked at of a PROXY header at once.
+HEADER_BYTES = 4096
 
 #: How long a client that was refused is heard out, so that it reads why before a reset
 #: destroys it.
@@ -98,6 +113,13 @@ class TLSListener(SocketListener):
         self.loop = asyncio.get_running_loop()
         if _can_watch(self.loop):
             self._accept_again()
+        elif self.announcing is not None:
+            self.stop_accepting()
+            raise refusal(
+                self.bind,
+                "this system's event loop cannot read a PROXY header before TLS; use "
+                "a bind without TLS, or PROXY['PROTOCOL'] False.",
+            )
         else:
             await self.accept_by_loop(make_protocol, **self._by_loop())
 
@@ -211,15 +233,17 @@ class Arrival:
     """An accepted connection until its handshake is complete, or will never be."""
 
     __slots__ = (
-        "_deadline", "_dropped", "_handed_over", "_listener", "_loop", "_name", "_sock",
-        "_task", "_timer", "_watching",
+        "_client", "_deadline", "_dropped", "_handed_over", "_header", "_listener",
+        "_loop", "_reader", "_sock", "_task", "_timer", "_watching",
     )  # fmt: skip
 
     def __init__(self, listener: TLSListener, sock: socket.socket, name: Any) -> None:
         self._listener = listener
         self._loop = listener.loop
         self._sock = sock
-        self._name = name
+        self._client = address(name)
+        self._reader = HeaderReader()
+        self._header: ProxyHeader | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watching = False
@@ -230,8 +254,12 @@ class Arrival:
         listener.arrivals.add(self)
         if listener.handshake_timeout is not None:
             self._deadline = self._loop.time() + listener.handshake_timeout
+        trust = listener.announcing
         # Most clients have said something by now.
-        self._look()
+        if trust is not None and is_trusted(trust, self._client, sock):
+            self._read_header()
+        else:
+            self._look()
 
     def close(self) -> None:
         """Drop the connection; no word is owed to it."""
@@ -265,11 +293,52 @@ class Arrival:
     def _report(self, reason: str, status: int = 0, data: bytes = b"") -> None:
         protocol_log.info(
             "%s: %s%s",
-            client_name(address(self._name)),
+            client_name(self._client),
             reason,
             f" ({status})" if status else "",
             extra={"reason": reason, "status": status, "data": data},
         )
+
+    # -- The PROXY header --------------------------------------------------------------
+
+    def _read_header(self) -> None:
+        reader = self._reader
+        try:
+            seen = self._sock.recv(HEADER_BYTES, socket.MSG_PEEK)
+            if seen:
+                self._sock.recv(reader.take(seen))
+        except (BlockingIOError, InterruptedError):
+            self._await_more_of_header()
+            return
+        except ProtocolError as error:
+            self._refuse(str(error), seen)
+            return
+        except OSError:
+            seen = b""
+        if not seen:
+            if reader.begun:
+                self._report("the connection was closed inside a PROXY header")
+            self._stop_watching()
+            self.close()
+        elif reader.header is None:
+            self._await_more_of_header()
+        else:
+            self._stop_watching()
+            self._header = reader.header
+            if not reader.header.local:
+                self._client = reader.header.client
+            self._look()
+
+    def _await_more_of_header(self) -> None:
+        if not self._watching:
+            self._watch(self._read_header, self._deadline, self._sent_no_header)
+
+    def _sent_no_header(self) -> None:
+        self._refuse(f"no PROXY header within {self._listener.handshake_timeout:g} s")
+
+    def _refuse(self, reason: str, data: bytes = b"") -> None:
+        self._report(reason, data=data[:FIRST_BYTES])
+        self.close()
 
     # -- The first bytes ---------------------------------------------------------------
 
@@ -286,6 +355,8 @@ class Arrival:
         if not first:
             # Somebody looked whether the port is open.
             self.close()
+        elif begins_header(first):
+            self._refuse(UNEXPECTED, first)
         elif first[0] in _LETTERS:
             self._answer_plainly(first)
         else:
@@ -337,11 +408,14 @@ class Arrival:
         if self._deadline is not None:
             # The loops take no 0 seconds.
             left = max(self._deadline - self._loop.time(), 0.001)
+        make_protocol = listener.make_protocol
+        if self._header is not None:
+            make_protocol = functools.partial(make_protocol, self._header)
         self._handed_over = True
         send_last_words.set(self._send_last_words)
         try:
             await self._loop.connect_accepted_socket(
-                listener.make_protocol,
+                make_protocol,
                 self._sock,
                 **tls_options(listener.store.current, left),
             )

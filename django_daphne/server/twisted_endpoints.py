@@ -19,6 +19,7 @@ from zope.interface import alsoProvides  # type: ignore[import-untyped]
 
 from ..binds import Bind
 from ..errors import BindError
+from ..trust import Trust
 from .endpoints import Address, Listener, MakeProtocol
 from .refusals import explain, refusal
 from .twisted_reactor import GuestReactor, attach_reactor
@@ -67,6 +68,7 @@ class TwistedListener(Listener):
         *,
         handshake_timeout: float | None = None,
         first_data_timeout: float | None = None,
+        announcing: Trust | None = None,
         handshakes: int | None = None,
     ) -> None:
         self._factory.start(make_protocol, first_data_timeout)

@@ -56,7 +56,8 @@ class Command(BaseCommand):
             "--trusted-proxy",
             action="append",
             metavar="ADDRESS",
-            help="Address or network of a proxy to believe; may be repeated.",
+            help="Address or network of a proxy to believe, or unix for the clients of "
+            "Unix sockets; may be repeated.",
         )
         add("--root-path", metavar="PATH", help="Where the project is mounted.")
         add(
