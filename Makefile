@@ -1,25 +1,29 @@
 # make demo         a chat to try, on http://127.0.0.1:8000
-# make test         every test but those that take long
+# make test         every test but those of the next two lines
 # make django-tests Django's own tests, on its handler and on ours
-# make soak         many requests, and nothing is left of them
+# make django-soak  50,000 requests to Django's views, and nothing is left of them
 # make lint         ruff and mypy
 # make docs         the documentation, into docs/_build/html
 # make conformance  the Autobahn test suite, where a Python 2.7 exists
+# make fuzz         hostile input found by atheris, SECONDS=60 for each target
+# make soak         mixed traffic for MINUTES=30, with flat memory and an empty log
 # make bench        measurements beside other servers
 #
 # PYTHON=python3.13 chooses the interpreter, VENV=elsewhere the environment,
 # ADDRESS=127.0.0.1:8001 where the demo is, LABELS=tests.test_binds what is tested, JOBS=1
-# how many modules of tests run at a time. Each extra is installed once: a stamp in the
-# environment says for which pyproject.toml.
+# how many modules of tests run at a time, TARGETS=chunked what is fuzzed. Each extra is
+# installed once: a stamp in the environment says for which pyproject.toml.
 
 PYTHON ?= python3
 VENV ?= .venv
 ADDRESS ?= 127.0.0.1:8000
 JOBS ?= 2
+SECONDS ?= 60
+MINUTES ?= 30
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test django-tests soak lint docs conformance bench
+.PHONY: help demo test django-tests django-soak lint docs conformance fuzz soak bench
 .DELETE_ON_ERROR:
 
 help:
@@ -46,13 +50,13 @@ demo: $(BIN)/.installed-run
 	@exec $(BIN)/python example_project/manage.py runserver $(ADDRESS)
 
 test: $(BIN)/.installed-test
-	@$(BIN)/python runtests.py --jobs $(JOBS) --exclude-tag slow $(LABELS)
+	@$(BIN)/python runtests.py --jobs $(JOBS) --exclude tests.test_handler_soak $(LABELS)
 
 django-tests: $(BIN)/.installed-test
 	@$(BIN)/python -m tests.django_suite
 
-soak: $(BIN)/.installed-test
-	@$(BIN)/python runtests.py --tag slow tests.test_soak
+django-soak: $(BIN)/.installed-test
+	@$(BIN)/python runtests.py tests.test_handler_soak
 
 lint: $(BIN)/.installed-lint
 	$(BIN)/ruff check
@@ -64,6 +68,12 @@ docs: $(BIN)/.installed-docs
 
 conformance: $(BIN)/.installed-test
 	PYTHON=$(BIN)/python tests/conformance/run.sh
+
+fuzz: $(BIN)/.installed-test $(BIN)/.installed-fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+soak: $(BIN)/.installed-test
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: $(BIN)/python
 	$(BIN)/python benchmarks/run.py
