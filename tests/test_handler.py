@@ -14,6 +14,7 @@ import logging
 import os
 import tempfile
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -625,6 +626,24 @@ class FileTests(HandlerTestCase):
         )
         size = str(Path(__file__).stat().st_size).encode()
         self.assertIn((b"Content-Length", size), exchange.sent[0]["headers"])
+
+    def test_closed_once(self) -> None:
+        finished: list[Any] = []
+
+        def receive(**kwargs: Any) -> None:
+            finished.append(kwargs["sender"])
+
+        for receivers in (0, 1):
+            with self.subTest(receivers=receivers), warnings.catch_warnings():
+                # Of a file that is left open.
+                warnings.simplefilter("error", ResourceWarning)
+                if receivers:
+                    request_finished.connect(receive)
+                    self.addCleanup(request_finished.disconnect, receive)
+                before = len(os.listdir("/proc/self/fd"))
+                self.fetch("/file", extensions=PATHSEND)
+                self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+                self.assertEqual(finished, [Handler] * receivers)
 
     def test_a_server_that_cannot(self) -> None:
         self.assertEqual(self.fetch("/file").body, Path(__file__).read_bytes())

@@ -41,6 +41,7 @@ from .outgoing import (
     Send,
     body_message,
     head_of,
+    is_plain_file,
     path_of,
     send_file,
     send_iterated,
@@ -299,7 +300,7 @@ class Exchange:
             response.block_size = handler.chunk_size
         if handler.sends_as_django:
             self._prepare(response)
-            if self._parts is not None and self._closes_unseen(response):
+            if self._closes_unseen(response):
                 if self._before is None:
                     # What is sent is sent in the context that was there before.
                     self._before = contextvars.copy_context()
@@ -323,8 +324,15 @@ class Exchange:
 
     def _closes_unseen(self, response: Response) -> bool:
         """Whether nobody could tell if ``response`` is closed before it is sent."""
+        if self._parts is not None:
+            resources = 1
+        elif self._path is not None and is_plain_file(response.file_to_stream):
+            # The server opens the file itself.
+            resources = 2
+        else:
+            return False
         return (
-            len(response._resource_closers) == 1
+            len(response._resource_closers) == resources
             and type(response).close is HttpResponseBase.close
             and "close" not in vars(response)
             and self._handler.request_class.close is ASGIRequest.close

@@ -68,6 +68,11 @@ def body_message(data: bytes, more: bool) -> Message:
 # -- Files -----------------------------------------------------------------------------
 
 
+def is_plain_file(file: object) -> bool:
+    """Whether nothing happens when ``file`` is closed but its closing."""
+    return type(file) in _PLAIN_FILES
+
+
 def path_of(response: HttpResponseBase, extensions: Any) -> str | None:
     """The file whose whole content ``response`` is, if the server can send files.
 
@@ -82,7 +87,7 @@ def path_of(response: HttpResponseBase, extensions: Any) -> str | None:
     file: Any = response.file_to_stream
     while isinstance(file, File) and getattr_static(type(file), "read") is _READ:
         file = file.file
-    if type(file) not in _PLAIN_FILES or file.closed:
+    if not is_plain_file(file) or file.closed:
         return None
     name = file.name
     if not isinstance(name, str) or not file.readable():
