@@ -122,6 +122,22 @@ class Bodies(unittest.TestCase):
             # The end of each pause begins no window in which nobody has to hurry.
             clock.seconds += 1
 
+    def test_a_body_that_nobody_wants(self) -> None:
+        conversation = talk(post(bytes(60_000))[:-59_000])
+        conversation.stream.answer()
+        wire = conversation.wire
+        for _ in range(50):
+            wire.armed = None
+            conversation.feed(bytes(300))
+            # Each piece has its own time, not the whole.
+            self.assertIsNotNone(wire.armed)
+            wire.clock.seconds += 1
+        self.assertIsNone(wire.ended)
+        self.assertLess(self.drip(conversation, b"x", 20), 5)
+        # What it was answered with must not be lost to a reset.
+        self.assertEqual(wire.ended, "linger")
+        self.assertEqual(len(conversation.answers()), 1)
+
     def test_the_next_request_begins_anew(self) -> None:
         conversation = talk(post(bytes(1000))[:-900], bytes(900))
         conversation.settle()
@@ -212,6 +228,44 @@ class Streams(unittest.TestCase):
         stream.engine.start(200, [], bytes(1_000_000), True)
         self.sip(conversation, 1, 20 * 250, 50)
         self.assertEqual(stream.resets, [])
+
+    def test_what_fills_more_than_a_frame_counts_whole(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(h2.window_update(0, LARGE))
+        stream = conversation.ask()
+        stream.engine.start(200, [], bytes(1_000_000), True)
+        # The last frame of each has one byte.
+        self.sip(conversation, 1, 16 * 1024 + 1, 50)
+        self.assertEqual(stream.resets, [])
+
+    def test_what_has_not_had_to_wait_counts(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+        stream = conversation.ask()
+        stream.engine.start(200, [], bytes(65535 - 10_000), True)
+        for _ in range(50):
+            # There is room for all but the last of these.
+            for _ in range(101):
+                stream.engine.body(bytes(100), True)
+                conversation.hear()
+            self.sip(conversation, 0, 101 * 100, 1)
+        self.assertEqual(stream.resets, [])
+
+    def test_a_window_that_nobody_waits_for(self) -> None:
+        for pause, patience in ((1000, 10), (50, 15)):
+            conversation = self.conversation()
+            conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+            first = conversation.ask()
+            first.engine.start(200, [], bytes(100_000), True)
+            conversation.hear()
+            conversation.feed(h2.reset(1))
+            conversation.wire.wait(pause)
+            second = conversation.ask()
+            second.engine.start(200, [], bytes(100_000), True)
+            conversation.hear()
+            conversation.wire.wait(patience)
+            self.sip(conversation, 0, 5000, 2)
+            self.assertEqual(second.resets, [])
 
     def test_a_connection_that_sips(self) -> None:
         conversation = self.conversation()

@@ -307,8 +307,8 @@ class HTTP2Engine:
         }
         self._preface_left = PREFACE
         self._settled = False
-        #: How fast the client opens the connection's window, and what it has let
-        #: through since that was last looked at.
+        #: How fast the client opens the connection's window while somebody waits for
+        #: it, and what it has let through since that was last looked at.
         self._window_pace: Pace | None = None
         self._window_due: float | None = None
         self._sent = 0
@@ -841,9 +841,7 @@ class HTTP2Engine:
             return
         events = self._h2.receive_data(_window_update(id, size))
         if exchange is None:
-            if self._window_pace is not None:
-                self._window_due = None
-                self._window_pace.stop(self.wire.clock.seconds)
+            self._window_matters_not()
             if self.schedule:
                 self.send_soon()
         elif any(isinstance(event, StreamReset) for event in events):
@@ -939,6 +937,7 @@ class HTTP2Engine:
         if size:
             self._out.append(data)
             self._h2.sent_data(id, size)
+            self._sent += size
         if end:
             self._h2.sent_end(id)
         self._buffered += size + 9
@@ -975,6 +974,8 @@ class HTTP2Engine:
         """The stream is closed; whoever answers it hears of the ``reason``, if any."""
         self.exchanges.pop(exchange.id, None)
         self.schedule.discard(exchange)
+        if not self.schedule:
+            self._window_matters_not()
         if reason is None:
             exchange.close()
         else:
@@ -1030,7 +1031,7 @@ class HTTP2Engine:
                 return
             exchange = schedule.next()
             assert exchange is not None
-            self._sent += exchange.send_frame(min(window, MAX_FRAME))
+            exchange.send_frame(min(window, MAX_FRAME))
 
     def _await_window(self) -> None:
         """The connection's window is shut; a client that only sips has to go."""
@@ -1046,6 +1047,12 @@ class HTTP2Engine:
                 reason = "responses are taken more slowly than LIMITS['MINIMUM_RATE']"
                 self._fail(ENHANCE_YOUR_CALM, reason)
         self._sent = 0
+
+    def _window_matters_not(self) -> None:
+        """The connection's window is open, or nobody is left who waits for it."""
+        if self._window_pace is not None:
+            self._window_due = None
+            self._window_pace.stop(self.wire.clock.seconds)
 
     def _write_out(self) -> bool:
         """One write of everything there is; whether there was anything."""
@@ -1162,7 +1169,7 @@ class HTTP2Engine:
                 )
                 return
             # Nothing waits for it, or the wire has an eye on that.
-            self._window_due = None
+            self._window_matters_not()
         for exchange in tuple(self.exchanges.values()):
             exchange.check_time(now, self._heard_of(exchange.id))
         if self._closed:

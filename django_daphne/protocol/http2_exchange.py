@@ -530,8 +530,8 @@ class Exchange:
             self._await_window(0)
         engine.send_soon()
 
-    def send_frame(self, largest: int) -> int:
-        """Send one frame of what waits, ``largest`` bytes at most; return its size.
+    def send_frame(self, largest: int) -> None:
+        """Send one frame of what waits, ``largest`` bytes at most.
 
         Called by the engine, whose turn it knows to be this exchange's.
         """
@@ -553,13 +553,16 @@ class Exchange:
         self._unsent_size -= size
         if unsent:
             engine.send_data(self.id, data, False, size < SQUEEZED)
-            if size == window:
+            if size < window:
+                if self._window_pace is not None:
+                    self._window_pace.count(size)
+            else:
                 engine.schedule.discard(self)
                 if not self._await_window(size):
                     self._give_up(
                         "the client takes it more slowly than LIMITS['MINIMUM_RATE']"
                     )
-                    return size
+                    return
         else:
             self._unsent = self._write_due = self._window_pace = None
             engine.schedule.discard(self)
@@ -572,7 +575,6 @@ class Exchange:
                 self._send_trailers()
             elif self._ending:
                 self._ended_response()
-        return size
 
     def _await_window(self, size: int) -> bool:
         """The client's window is shut, after ``size`` bytes; whether it hurries."""
