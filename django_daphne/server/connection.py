@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import socket
 import struct
@@ -338,12 +339,16 @@ class Connection(asyncio.Protocol):
 
     def _speak_http2(self) -> None:
         server = self._server
+        timeouts = server.config.timeouts
+        if self._begin_request == self._turn_away:
+            # Nothing will be served here that it could be kept alive for.
+            timeouts = dataclasses.replace(timeouts, keep_alive=timeouts.headers)
         engine = http2.HTTP2Engine(
             self,
             self._begin_request,
             self._report,
             server.config.limits,
-            server.config.timeouts,
+            timeouts,
             server.server_line,
         )
         self.switch(engine)
@@ -498,6 +503,9 @@ class Connection(asyncio.Protocol):
         assert rush is not None
         if len(self._server.context.streams) >= rush.limit:
             raise rush.refusal()
+        return self._begin_for_whom_it_is(engine, head)
+
+    def _begin_for_whom_it_is(self, engine: Carrier, head: Head) -> Stream:
         if self._trusted:
             return self._begin_for_another(engine, head)
         return self._begin(engine, head)
@@ -547,7 +555,7 @@ class RedirectConnection(Connection):
 
     def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
         # No application is asked, so it does not matter how much it has to do.
-        return self._begin(engine, head)
+        return self._begin_for_whom_it_is(engine, head)
 
 
 #: How loud a report is, by the status answered with: 0 where nobody was there to be

@@ -334,7 +334,7 @@ class Arrival:
             self._watch(self._read_header, self._deadline, self._sent_no_header)
 
     def _sent_no_header(self) -> None:
-        self._refuse(f"no PROXY header within {self._listener.handshake_timeout:g} s")
+        self._refuse("no PROXY header within TIMEOUTS['HANDSHAKE']")
 
     def _refuse(self, reason: str, data: bytes = b"") -> None:
         self._report(reason, data=data[:FIRST_BYTES])
@@ -364,7 +364,7 @@ class Arrival:
             self._task.add_done_callback(self._done)
 
     def _stayed_silent(self) -> None:
-        self._report(f"no TLS handshake within {self._listener.handshake_timeout:g} s")
+        self._report("no TLS handshake within TIMEOUTS['HANDSHAKE']")
         self.close()
 
     # -- Plain HTTP --------------------------------------------------------------------
@@ -447,5 +447,5 @@ class Arrival:
                 return "the server name asked for is not ASCII"
             return (error.reason or str(error)).replace("_", " ").lower()
         if isinstance(error, ConnectionAbortedError):
-            return f"it took more than {self._listener.handshake_timeout:g} s"
+            return "it took longer than TIMEOUTS['HANDSHAKE']"
         return "the client closed the connection"
