@@ -739,7 +739,7 @@ class TLSTests(TLSTestCase):
     def test_a_slow_one_is_refused(self) -> None:
         server = self.serve(protocol=True, TIMEOUTS={"HANDSHAKE": 0.2})
         for first in (b"", make.V1[:5], make.V2[:14]):
-            with self.assert_one_line(r"no PROXY header within TIMEOUTS\['HANDSHAKE'\]"):
+            with self.assert_one_line(r"no PROXY header within .*'HANDSHAKE'"):
                 client = self.connect(server, first)
                 self.assertEqual(self.read_to_end(client.socket), b"")
 

@@ -782,7 +782,7 @@ class ArrivalTests(TLSTestCase):
 
     def test_silence(self) -> None:
         with self.timed(0.2) as server:
-            with self.assert_logs_one(r"no TLS handshake within TIMEOUTS\['HANDSHAKE'\]"):
+            with self.assert_logs_one(r"no TLS handshake within .*'HANDSHAKE'"):
                 self.assert_ended(self.raw(server))
 
     def test_an_unfinished_handshake(self) -> None:
