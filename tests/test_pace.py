@@ -221,6 +221,17 @@ class Streams(unittest.TestCase):
         other.answer(200, [], b"hello")
         self.assertEqual(conversation.response(other).body, b"hello")
 
+    def test_what_is_added_gives_no_more_time(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=0))
+        stream = conversation.ask()
+        stream.engine.start(200, [], b"event", True)
+        for _ in range(4):
+            conversation.wire.wait(20)
+            stream.engine.body(b"event", True)
+        self.assertEqual(conversation.response(stream).reset, h2.CANCEL)
+        self.assertIn("WRITE", stream.resets[0][0])
+
     def test_a_window_that_is_opened_fast_enough(self) -> None:
         conversation = self.conversation()
         conversation.feed(h2.window_update(0, LARGE))

@@ -526,7 +526,7 @@ class Exchange:
                 self.writable = False
         self._ending = end
         self.window_opened()
-        if not engine.window(self.id):
+        if self._write_due is None and not engine.window(self.id):
             self._await_window(0)
         engine.send_soon()
 
