@@ -200,6 +200,27 @@ class Streams(unittest.TestCase):
             self.assertEqual(stream.resets, [])
             conversation.wire.wait(1)
 
+    def test_a_body_that_we_do_not_read(self) -> None:
+        conversation = self.conversation()
+        upload = self.upload(conversation)
+        self.drip(conversation, h2.data(1, bytes(2500)), 10, 2)
+        for _ in range(2):
+            conversation.wire.writable = False
+            while not conversation.wire.paused:
+                # Each answer is more for the client to take, who takes nothing.
+                stream = conversation.ask()
+                stream.answer(204, [(b"x", b"y" * 10_000)])
+                conversation.wire.turns()
+            conversation.wire.wait(100)
+            conversation.wire.writable = True
+            conversation.engine.writable_again()
+            conversation.wire.wait(1)
+            conversation.feed(h2.data(1, bytes(300)))
+            self.assertEqual(upload.resets, [])
+        # From now on it is the client's time again.
+        conversation.wire.wait(31)
+        self.assertIn("no progress", upload.resets[0][0])
+
     def sip(
         self, conversation: HTTP2Conversation, id: int, size: int, number: int
     ) -> None:

@@ -254,7 +254,7 @@ class HTTP2Engine:
     __slots__ = (
         "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
         "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
-        "_date_line", "_decoder", "_draining", "_early_priorities", "_encoder",
+        "_date_line", "_deaf_since", "_decoder", "_draining", "_early_priorities", "_encoder",
         "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
         "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
         "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
@@ -335,6 +335,8 @@ class HTTP2Engine:
         #: Bytes of DATA among them.
         self._buffered = 0
         self._choked = 0
+        #: When we stopped reading because of what the client does not take.
+        self._deaf_since: float | None = None
         self._flush_due = False
         self._closed = False
         self._draining = False
@@ -376,6 +378,11 @@ class HTTP2Engine:
         return self._draining and not self._closed
 
     @property
+    def deaf(self) -> bool:
+        """Whether we read nothing until the client has taken more."""
+        return self._deaf_since is not None
+
+    @property
     def tunnels(self) -> int:
         """How many WebSockets there are."""
         return sum(exchange.is_tunnel for exchange in self.exchanges.values())
@@ -407,6 +414,10 @@ class HTTP2Engine:
 
     def writable_again(self) -> None:
         self._choked = 0
+        since, self._deaf_since = self._deaf_since, None
+        if since is not None:
+            for exchange in self.exchanges.values():
+                exchange.was_not_heard(since)
         self._resume()
         self._flush()
 
@@ -1066,6 +1077,8 @@ class HTTP2Engine:
         if not self.wire.writable:
             self._choked += len(data)
             if self._choked > CHOKE:
+                if self._deaf_since is None:
+                    self._deaf_since = self.wire.clock.seconds
                 self._pause()
         self.wire.write(data)
         return True

@@ -300,6 +300,14 @@ class Exchange:
                 self._body_pace.go_on(self.engine.wire.clock.seconds)
             self._body_due = self.engine.due(seconds)
 
+    def was_not_heard(self, since: float) -> None:
+        """The engine read nothing for a while: that was no time of the client's."""
+        if self._body_due is not None:
+            if self._body_pace is not None:
+                self._body_pace.stop(since)
+                self._body_pace.go_on(self.engine.wire.clock.seconds)
+            self._expect_body()
+
     def _discard(self, data: bytes, ended: bool) -> None:
         self._body_read += len(data)
         if ended:
@@ -655,8 +663,10 @@ class Exchange:
             # The whole connection stands still; the wire has an eye on that.
             self._expect_window()
         if self._body_due is not None and self._body_due <= now:
-            seconds = self.engine.timeouts.body
-            if heard is not None and seconds is not None and heard + seconds > now:
+            seconds = self.engine.timeouts.body or TUNNEL_CLOSE_TIMEOUT
+            if self.engine.deaf:
+                self._body_due = self.engine.due(seconds)
+            elif heard is not None and heard + seconds > now:
                 self._body_due = heard + seconds
             else:
                 self._body_due = None
