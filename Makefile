@@ -3,21 +3,25 @@
 # make lint         ruff and mypy
 # make docs         the documentation, into docs/_build/html
 # make conformance  the Autobahn test suite, where a Python 2.7 exists
+# make fuzz         hostile input found by atheris, SECONDS=60 for each target
+# make soak         mixed traffic for MINUTES=30, with flat memory and an empty log
 # make bench        measurements beside other servers
 #
 # PYTHON=python3.13 chooses the interpreter, VENV=elsewhere the environment,
 # ADDRESS=127.0.0.1:8001 where the demo is, LABELS=tests.test_binds what is tested, JOBS=1
-# how many modules of tests run at a time. Each extra is installed once: a stamp in the
-# environment says for which pyproject.toml.
+# how many modules of tests run at a time, TARGETS=chunked what is fuzzed. Each extra is
+# installed once: a stamp in the environment says for which pyproject.toml.
 
 PYTHON ?= python3
 VENV ?= .venv
 ADDRESS ?= 127.0.0.1:8000
 JOBS ?= 2
+SECONDS ?= 60
+MINUTES ?= 30
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint docs conformance bench
+.PHONY: help demo test lint docs conformance fuzz soak bench
 .DELETE_ON_ERROR:
 
 help:
@@ -56,6 +60,12 @@ docs: $(BIN)/.installed-docs
 
 conformance: $(BIN)/.installed-test
 	PYTHON=$(BIN)/python tests/conformance/run.sh
+
+fuzz: $(BIN)/.installed-test $(BIN)/.installed-fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+soak: $(BIN)/.installed-test
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: $(BIN)/python
 	$(BIN)/python benchmarks/run.py

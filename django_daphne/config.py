@@ -750,10 +750,18 @@ def _cross_check_tls(tls: TLS, problems: list[Problem]) -> None:
                     "Remove one of them.",
                 )
         for name in tls.sni:
-            if name in tls.acme.domains:
-                impossible(
-                    "SNI", f"has {name!r}, which is in TLS['ACME']['DOMAINS'] too."
-                )
+            for domain in tls.acme.domains:
+                if name == domain:
+                    impossible(
+                        "SNI", f"has {name!r}, which is in TLS['ACME']['DOMAINS'] too."
+                    )
+                elif name == "*." + domain.partition(".")[2] and domain not in tls.sni:
+                    impossible(
+                        "SNI",
+                        f"has {name!r}, whose certificate would be shown for "
+                        f"{domain!r}, which is in TLS['ACME']['DOMAINS'].",
+                        f"Remove {domain!r} there.",
+                    )
     elif tls.certificate is None:
         if tls.private_key is not None:
             impossible("PRIVATE_KEY", "is of no use without TLS['CERTIFICATE'].")

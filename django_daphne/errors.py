@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from reprlib import Repr
 
 
 class DjangoDaphneError(Exception):
@@ -100,3 +101,12 @@ class ClientDisconnected(OSError):
 
 class IllegalMessage(RuntimeError):
     """The application sent an ASGI message that its state does not allow."""
+
+
+_short = Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def shown(value: object) -> str:
+    """``repr(value)``, cut to what a text about it needs: it may be a whole body."""
+    return _short.repr(value)

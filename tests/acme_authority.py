@@ -31,6 +31,9 @@ HOST = "127.0.0.1"
 #: How long a test waits for what must come, on a busy machine.
 PATIENCE = 60.0
 
+#: Seconds from the end of a test until the gate sees that it is to close.
+CLOSING = 0.02
+
 #: How often other ports are tried, when somebody has taken ours since we found it free.
 ATTEMPTS = 5
 
@@ -247,6 +250,8 @@ class Gate:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            #: An answer in one piece: the kernel keeps the second of two back.
+            wbufsize = -1
 
             def handle_any(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
@@ -282,7 +287,9 @@ class Gate:
             self._socket, server_side=True, do_handshake_on_connect=False
         )
         self._server = server
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, args=(CLOSING,), daemon=True
+        ).start()
         return self
 
     def close(self) -> None:

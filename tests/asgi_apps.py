@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -79,6 +82,92 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             return
         more = message["more_body"]
         await body(send, message["body"], more)
+
+
+async def exits(scope: Scope, receive: Receive, send: Send) -> None:
+    """Does its work in a task of its own, as frameworks do, and ends it badly."""
+    assert scope["type"] == "http"
+
+    async def work() -> None:
+        if scope["path"] == "/exit":
+            sys.exit(3)
+        elif scope["path"] == "/interrupt":
+            raise KeyboardInterrupt
+        await respond(send, b"fine")
+
+    async def exit_soon() -> None:
+        sys.exit(3)
+
+    if scope["path"] == "/forgotten":
+        _forgotten.append(asyncio.ensure_future(exit_soon()))
+    task = asyncio.ensure_future(work())
+    await asyncio.wait([task])
+    task.result()
+
+
+_forgotten: list[asyncio.Future[None]] = []
+
+
+# -- For what must not leak ------------------------------------------------------------
+
+
+async def everything(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers, streams, reads, echoes; ``/state`` says what the process holds."""
+    if scope["type"] == "websocket":
+        await _echo_messages(receive, send)
+        return
+    assert scope["type"] == "http"
+    path = scope["path"]
+    if path == "/state":
+        await respond(send, json.dumps(_state()).encode())
+    elif path == "/stream":
+        await start(send, 200, [(b"content-type", b"text/event-stream")])
+        listening = asyncio.ensure_future(until_disconnect(receive))
+        try:
+            for number in range(int(scope["query_string"] or 1 << 30)):
+                await body(send, b"data: %d %b\n\n" % (number, b"x" * 2000), True)
+                if listening.done():
+                    return
+        finally:
+            listening.cancel()
+        await body(send)
+    elif path == "/download":
+        size = int(scope["query_string"])
+        await start(send, 200, [(b"content-length", b"%d" % size)])
+        piece = bytes(64 * 1024)
+        for begin in range(0, size, len(piece)):
+            await body(send, piece[: size - begin], begin + len(piece) < size)
+    elif path == "/upload":
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size += len(message["body"])
+            more = message["more_body"]
+        await respond(send, b"%d" % size)
+    elif path == "/wait":
+        await until_disconnect(receive)
+    else:
+        await respond(send, b"hello")
+
+
+async def _echo_messages(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
+def _state() -> dict[str, int]:
+    """Open files, tasks, and the bytes of memory in use now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "files": len(os.listdir("/proc/self/fd")),
+        "tasks": len(asyncio.all_tasks()),
+        "memory": pages * os.sysconf("SC_PAGE_SIZE"),
+    }
 
 
 # -- For shutdown ----------------------------------------------------------------------

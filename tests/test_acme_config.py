@@ -196,6 +196,19 @@ class SettingsTests(SimpleTestCase):
         )
         self.refuses(GOOD, TLS={"SNI": {"other.example": {"CERTIFICATE": "a.pem"}}})
 
+    def test_a_wildcard_that_would_be_shown_instead(self) -> None:
+        wildcard = {"*.example.org": {"CERTIFICATE": "a.pem"}}
+        self.refuses(
+            {**GOOD, "DOMAINS": ["example.org", "www.example.org"]},
+            "E005 TLS.SNI: DJANGO_DAPHNE['TLS']['SNI'] has '*.example.org', whose "
+            "certificate would be shown for 'www.example.org', which is in "
+            "TLS['ACME']['DOMAINS']. Remove 'www.example.org' there.",
+            TLS={"SNI": wildcard},
+        )
+        # It stands for one label.
+        for names in (["example.org"], ["a.b.example.org"]):
+            self.refuses({**GOOD, "DOMAINS": names}, TLS={"SNI": wildcard})
+
     def test_somebody_has_to_answer(self) -> None:
         fault = (
             f"E005 TLS.ACME: {BASE}: every bind has TLS, and the authority asks on "
@@ -278,6 +291,12 @@ class MachineTests(SimpleTestCase):
             self.assert_fault(
                 "ACME.STORAGE",
                 f"{storage} cannot be read and written to by this user.",
+            )
+
+    def test_a_storage_that_may_not_be_looked_at(self) -> None:
+        with mock.patch.object(Path, "exists", side_effect=PermissionError(13, "No")):
+            self.assert_fault(
+                "ACME.STORAGE", f"{self.folder}/acme cannot be used (No)."
             )
 
     def test_the_bundle(self) -> None:

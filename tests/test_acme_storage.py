@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,10 +16,13 @@ import unittest
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import requests
 from acme import messages
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from urllib3.exceptions import MaxRetryError, NewConnectionError, ReadTimeoutError
 
@@ -26,6 +32,7 @@ from django_daphne.server import acme_client, acme_renewal
 from django_daphne.server.acme_renewal import Course, Renewal, shown, tend
 from django_daphne.server.acme_storage import Status, Storage, names_of
 from django_daphne.server.acme_timing import (
+    JITTER,
     LONGEST_WAIT,
     Fault,
     make_plan,
@@ -125,6 +132,34 @@ class CertificateTests(StorageTestCase):
         self.assertEqual(self.storage.substitute(), elsewhere.certificate)
         elsewhere.certificate.write_text("broken")
         self.assertEqual(self.storage.substitute(), two.certificate)
+
+    def test_files_that_cannot_be_opened_just_now(self) -> None:
+        # As with too many open ones. None of them is broken, or gone.
+        self.save(self.issue())
+        self.storage.save_status(Status(failures=3))
+        scarce = OSError(errno.EMFILE, "Too many open files")
+        with (
+            mock.patch("builtins.open", side_effect=scarce),
+            mock.patch("io.open", side_effect=scarce),
+        ):
+            for read in (self.storage.leaf, self.storage.status):
+                with self.subTest(read), self.assertRaises(OSError) as raised:
+                    read()
+                self.assertIs(raised.exception, scarce)
+
+    def test_names_that_cannot_be_read(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.example")])
+        # A sequence of one DNS name, which is no ASCII.
+        odd = x509.UnrecognizedExtension(
+            x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x03\x82\x01\xff"
+        )
+        today = datetime.now(UTC)
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 7)
+        builder = builder.not_valid_before(today - DAY).not_valid_after(today + DAY)
+        signed = builder.add_extension(odd, False).sign(key, hashes.SHA256())
+        with self.assertRaisesRegex(TLSError, "is not for a.example, b.example"):
+            self.save(Issued(signed, key, None))
 
     def test_a_write_that_fails_leaves_the_old(self) -> None:
         self.save(self.issue())
@@ -258,6 +293,23 @@ class SharingTests(StorageTestCase):
             process.wait()
         with self.storage.lock() as held:
             self.assertTrue(held)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no process is forked here")
+    def test_the_lock_does_not_stay_with_a_child(self) -> None:
+        with self.storage.lock():
+            ours, child = socket.socketpair()
+            pid = os.fork()
+            if pid == 0:
+                child.recv(1)
+                os._exit(0)
+        try:
+            with self.open().lock() as held:
+                self.assertTrue(held)
+        finally:
+            ours.send(b"x")
+            os.waitpid(pid, 0)
+            ours.close()
+            child.close()
 
     def test_challenges(self) -> None:
         self.storage.publish("token-1", "token-1.thumbprint")
@@ -472,6 +524,63 @@ class WaitTests(unittest.TestCase):
 # -- Words -----------------------------------------------------------------------------
 
 
+class PollTests(StorageTestCase):
+    def test_between_two_looks(self) -> None:
+        waits: list[float] = []
+        stopped = mock.Mock(wait=lambda seconds: waits.append(seconds))
+        with mock.patch.object(acme_client.time, "monotonic", return_value=0.0):
+            asked = acme_client.Authority(self.storage, stopped)
+            asked._end = 1.0
+            # "At once" is not ten times a second.
+            for told in (None, timedelta(), timedelta(seconds=20), timedelta(1)):
+                asked._network.told = told
+                asked._pause(1.0)
+        self.assertEqual(waits, [1.0, 1.0, 20.0, acme_client.LONGEST_POLL])
+
+
+class CheckTests(StorageTestCase):
+    """What is looked at when a certificate has come."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.waits: list[float] = []
+        self.stopped = mock.Mock(wait=self.wait)
+        self.stop = False
+        self.authority = acme_client.Authority(self.storage, self.stopped)
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return self.stop
+
+    def check(self, issued: Issued) -> None:
+        assert isinstance(issued.key, ec.EllipticCurvePrivateKey)
+        self.authority._check(issued.pem, issued.key)
+
+    def test_a_clock_that_is_a_little_late(self) -> None:
+        self.check(self.issue())
+        self.assertEqual(self.waits, [])
+        # By ours it is not valid yet, and it could not be loaded.
+        with self.assertLogs(LOG, "WARNING") as logged:
+            self.check(self.issue(begins=5 / 24 / 60))
+        self.assertRegex(logged.output[0], r"the clock of this machine is [23]\d\d s")
+        [waited] = self.waits
+        self.assertGreater(waited, 200)
+        self.assertLessEqual(waited, 301)
+        self.stop = True
+        with self.assertLogs(LOG), self.assertRaises(acme_client.Stopped):
+            self.check(self.issue(begins=5 / 24 / 60))
+
+    def test_a_clock_that_is_wrong(self) -> None:
+        with self.assertRaisesRegex(acme_client.Refusal, "clock of this machine"):
+            self.check(self.issue(begins=0.5))
+        self.assertEqual(self.waits, [])
+
+    def test_the_key_of_another(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        with self.assertRaisesRegex(acme_client.Refusal, "another's"):
+            self.authority._check(self.issue().pem, key)
+
+
 class WordTests(unittest.TestCase):
     def test_why_there_is_no_answer(self) -> None:
         def raised(cause: BaseException, error: Exception) -> Exception:
@@ -541,6 +650,13 @@ class WordTests(unittest.TestCase):
 
 
 class RenewalTests(StorageTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        # What is said of attempts that wait is for those tests that ask for it.
+        quiet = logging.NullHandler()
+        logging.getLogger(LOG).addHandler(quiet)
+        self.addCleanup(logging.getLogger(LOG).removeHandler, quiet)
+
     def run_with(self, check: Callable[[Renewal, list[Leaf]], object]) -> None:
         """Call ``check`` on a loop, with a renewal that has not been started."""
 
@@ -631,6 +747,148 @@ class RenewalTests(StorageTestCase):
             self.storage.save_status(status)
             with self.subTest(status), self.tending() as tend:
                 self.run_with(check)
+
+    def test_not_each_second(self) -> None:
+        # Whoever sends SIGHUP again and again has mended nothing.
+        # A machine that is busy for long must not be late for it.
+        failed = datetime.now(UTC) + 5 * MINUTE
+        status = Status(failures=1, failed=failed, next_attempt=failed + HOUR)
+        self.storage.save_status(status)
+
+        def check(renewal: Renewal, found: list[Leaf]) -> None:
+            renewal.start()
+            renewal.try_now()
+            renewal.try_now()
+            soonest = failed + acme_renewal.SOONEST
+            self.assertEqual(self.storage.status().next_attempt, soonest)
+
+        with self.tending() as tend:
+            self.run_with(check)
+        tend.assert_not_called()
+
+    def test_a_start_says_what_it_waits_for(self) -> None:
+        later = datetime.now(UTC) + HOUR
+        hint = f"at {shown(later)}, or on SIGHUP"
+        for status, said in (
+            (Status(failures=1, error="no", next_attempt=later), f"no. .* {hint}$"),
+            (Status(unfinished=later), f"the server died .* {hint}$"),
+            (Status(error="no", next_attempt=later, told_to_wait=True), "UTC$"),
+        ):
+            self.storage.save_status(status)
+            with self.tending(), self.assertLogs(LOG, "WARNING") as logged:
+                self.run_with(lambda renewal, found: renewal.start())
+            [line] = logged.output
+            with self.subTest(status):
+                self.assertRegex(line, f"the last attempt .* failed: .*{said}")
+
+    def test_a_mistake_of_ours(self) -> None:
+        self.enterContext(mock.patch.object(acme_renewal, "PAUSE", 0.0))
+
+        async def check(renewal: Renewal, found: list[Leaf]) -> None:
+            renewal.start()
+            while renewal._working:
+                await asyncio.sleep(0.01)
+            # Nothing is noted of what was done. It is not done every other second.
+            timer = renewal._timer
+            assert timer is not None
+            left = timer.when() - asyncio.get_running_loop().time()
+            self.assertGreater(left, 3000)
+
+        with self.tending() as tend, self.assertLogs(LOG, "ERROR") as logged:
+            tend.side_effect = LookupError("a mistake")
+            self.run_with(check)
+        self.assertIn("LookupError: a mistake", logged.output[0])
+        self.assertEqual(tend.call_count, 1)
+
+    def test_a_look_that_fails(self) -> None:
+        self.enterContext(mock.patch.object(acme_renewal, "LOOK", 0.01))
+
+        async def check(renewal: Renewal, found: list[Leaf]) -> None:
+            renewal.start()
+            while not tend.called:
+                await asyncio.sleep(0.01)
+
+        real, mistakes = make_plan, iter([LookupError("a mistake")])
+
+        def plan(*values: Any) -> Any:
+            for mistake in mistakes:
+                raise mistake
+            return real(*values)
+
+        patch = mock.patch.object(acme_renewal, "make_plan", plan)
+        with self.tending() as tend, self.assertLogs(LOG, "ERROR"), patch:
+            with mock.patch.object(Renewal, "_tell_of_wait"):
+                self.run_with(check)
+
+    def test_no_more_threads(self) -> None:
+        self.enterContext(mock.patch.object(acme_renewal, "LOOK", 0.01))
+
+        async def check(renewal: Renewal, found: list[Leaf]) -> None:
+            full = RuntimeError("can't start new thread")
+            with mock.patch("threading.Thread.start", side_effect=full) as begun:
+                renewal.start()
+                while begun.call_count < 2:
+                    await asyncio.sleep(0.01)
+            while not tend.called:
+                await asyncio.sleep(0.01)
+
+        with self.tending() as tend, self.assertLogs(LOG, "ERROR") as logged:
+            self.run_with(check)
+        self.assertIn("can't start new thread", logged.output[0])
+
+    def test_stops_without_end(self) -> None:
+        with mock.patch.object(acme_renewal, "Authority") as asked:
+            asked.return_value.order.side_effect = acme_client.Stopped
+            for number in range(1, acme_renewal.STOPS + 1):
+                tend(self.storage, Course())
+                self.assertEqual(asked.call_count, number)
+            # Now it is not begun again at once ...
+            tend(self.storage, Course())
+            self.assertEqual(asked.call_count, acme_renewal.STOPS)
+            status = self.storage.status()
+            self.assertIn("again and again", status.error)
+            self.assertEqual(status.failures, 0)
+            # ... and ever later.
+            waits = []
+            for _ in range(3):
+                assert status.next_attempt is not None
+                waits.append(status.next_attempt - acme_renewal.now())
+                past = status.next_attempt + timedelta(seconds=1)
+                with mock.patch.object(acme_renewal, "now", lambda at=past: at):
+                    tend(self.storage, Course())
+                    status = self.storage.status()
+                    assert status.next_attempt is not None
+                    waits.append(status.next_attempt - past)
+        self.assertGreater(waits[-1], 3 * waits[0])
+
+    def test_a_stop_counts_once(self) -> None:
+        # The loop gives up for the thread, which may live to do so too.
+        def never(*_: object) -> None:
+            renewal.stop()
+            raise acme_client.Stopped
+
+        renewal = Renewal(self.storage, lambda leaf: None)
+        with mock.patch.object(acme_renewal, "Authority") as asked:
+            asked.return_value.order.side_effect = never
+            tend(self.storage, renewal._course)
+        status = self.storage.status()
+        self.assertEqual((status.given_up, status.unfinished), (1, None))
+
+    def test_a_certificate_that_cannot_be_stored(self) -> None:
+        # It was issued, and is counted.
+        full = OSError(28, "No space left on device")
+        with (
+            mock.patch.object(acme_renewal, "Authority"),
+            mock.patch.object(Storage, "save_certificate", side_effect=full),
+            self.assertLogs(LOG, "ERROR") as logged,
+        ):
+            before = datetime.now(UTC)
+            tend(self.storage, Course())
+        self.assertIn("No space left on device", logged.output[0])
+        status = self.storage.status()
+        assert status.next_attempt is not None
+        least = wait_after(Fault.REFUSED, 1) / (1 + JITTER)
+        self.assertGreaterEqual(status.next_attempt, before + least)
 
     def test_not_now_where_it_is_told_to_wait(self) -> None:
         later = datetime.now(UTC) + timedelta(days=1)

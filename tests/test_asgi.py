@@ -669,9 +669,7 @@ class FailureTests(unittest.TestCase):
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             raise asyncio.CancelledError
 
-        with self.serve(app) as server, server.connect() as client:
-            self.assertEqual(client.get().status, 500)
-            self.assertEqual(client.get().status, 500)
+        self.check_500(app, "CancelledError")
 
     def test_an_application_that_is_no_coroutine(self) -> None:
         def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -717,10 +715,17 @@ class FailureTests(unittest.TestCase):
         def fails(scope: Any, error: BaseException) -> Any:
             raise ValueError("the page fails too")
 
+        def exits(scope: Any, error: BaseException) -> Any:
+            raise SystemExit("the page exits")
+
         def cannot_be_sent(scope: Any, error: BaseException) -> Any:
             return 500, [(b"a b", b"c")], b""
 
-        for page, words in ((fails, "the page fails too"), (cannot_be_sent, "a b")):
+        for page, words in (
+            (fails, "the page fails too"),
+            (exits, "the page exits"),
+            (cannot_be_sent, "a b"),
+        ):
             with (
                 self.assertLogs(SERVER_LOG, logging.ERROR) as logs,
                 self.serve(app, hooks=Hooks(error_page=page)) as server,

@@ -104,7 +104,10 @@ class ClockTests(unittest.TestCase):
         for number, entry in enumerate(entries):
             entry.wake_in(number / 4)
         self.loop.now += 10
-        self.loop.sleep(5 + 2 * TICK)
+        with self.assertLogs("django_daphne.server", "WARNING") as logs:
+            self.loop.sleep(5 + 2 * TICK)
+        self.assertEqual(len(logs.records), 1)
+        self.assertIn("stood still for 10.", logs.output[0])
         self.assertEqual([len(entry.ticks) for entry in entries], [1] * 20)
 
     def test_time_in_which_the_loop_was_blocked_does_not_count(self) -> None:
@@ -113,13 +116,22 @@ class ClockTests(unittest.TestCase):
         self.loop.now += 60
         # What the loop does first when it goes on, the clock has yet to tick.
         after.wake_in(3)
-        self.loop.sleep(2)
+        with self.assertLogs("django_daphne.server", "WARNING"):
+            self.loop.sleep(2)
         self.assertEqual(before.ticks, [])
         self.assertEqual(after.ticks, [])
         self.loop.sleep(2)
         self.assertEqual(len(before.ticks), 1)
         self.assertEqual(len(after.ticks), 1)
         self.test_never_early_and_little_late()
+
+    def test_a_start_that_takes_long_is_no_standstill(self) -> None:
+        clock = Clock(self.loop)  # type: ignore[arg-type]
+        self.loop.now += 60
+        self.clock.stop()
+        with self.assertNoLogs("django_daphne.server"):
+            clock.start()
+        clock.stop()
 
     def test_ticks_that_are_a_little_late_do_not_add_up(self) -> None:
         entry, began = self.entry(), self.loop.now

@@ -36,6 +36,8 @@ MANAGE = """
 """
 
 PAGES = """
+    import sys
+
     from django.http import HttpResponse
     from django.urls import path
 
@@ -48,8 +50,18 @@ PAGES = """
     def broken(request):
         raise LookupError("the view is broken")
 
+    def leaves(request):
+        sys.exit("a view exits")
+
+    async def leaves_async(request):
+        sys.exit("an async view exits")
+
     urlpatterns = [
-        path("", hello), path("mounted", mounted), path("broken", broken)
+        path("", hello),
+        path("mounted", mounted),
+        path("broken", broken),
+        path("leaves", leaves),
+        path("leaves_async", leaves_async),
     ]
 """
 
@@ -101,6 +113,17 @@ class Serving(RunasgiTestCase):
         process.expect(r'^127\.0\.0\.1 - - \[.+\] "GET /\?a=b HTTP/1\.1" 200 5$')
         self.assertEqual(process.stop(), 0)
         self.assertEqual(process.stderr, "")
+
+    def test_views_that_exit(self) -> None:
+        """Django runs them in tasks, and a task's SystemExit stops its loop."""
+        process, port = self.serve()
+        for path in ("/leaves", "/leaves_async"):
+            status, body = self.get(port, path)
+            self.assertEqual((status, "Traceback" in body), (500, False))
+            self.assertEqual(self.get(port, "/"), (200, "hello"))
+        self.assertEqual(process.stop(), 0)
+        for words in ("a view exits", "an async view exits"):
+            self.assertEqual(process.stderr.count(f"SystemExit: {words}"), 1)
 
     def test_interrupt(self) -> None:
         process, _ = self.serve()

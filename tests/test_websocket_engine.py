@@ -916,6 +916,13 @@ class CompressedTests(unittest.TestCase):
                 ends, sizes, _ = self.one_outcome(payload)
                 self.assertEqual((ends, sizes), (((1007, "invalid payload"),), ()))
 
+    def test_data_that_ends_inside_the_head_of_a_block(self) -> None:
+        """The end of the message is read as the rest of that head: no output tells."""
+        for payload in (b"", b"\x00\x05\x00\xfa\xffHello"):
+            with self.subTest(payload=payload):
+                ends, sizes, _ = self.one_outcome(payload)
+                self.assertEqual((ends, sizes), (((1007, "invalid payload"),), ()))
+
     def test_bad_utf8(self) -> None:
         ends, _, _ = self.one_outcome(self.compressed(b"\xff" * 9), opcode=TEXT)
         self.assertEqual(ends, ((1007, "invalid payload"),))

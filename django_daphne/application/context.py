@@ -67,6 +67,16 @@ class Context:
         self.draining = False
 
 
+def was_cancelled(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether ``error`` ends a task that somebody cancelled, be it us or the loop.
+
+    A CancelledError without that is the application's own doing.
+    """
+    return isinstance(error, asyncio.CancelledError) and bool(
+        task is not None and task.cancelling()
+    )
+
+
 class Peer:
     """The two ends of a connection, as scopes show them."""
 

@@ -23,10 +23,18 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Protocol
 
-from ..errors import ClientDisconnected, IllegalMessage
-from ..protocol.headers import Headers
+from ..errors import ClientDisconnected, IllegalMessage, shown
+from ..protocol.headers import Headers, as_pairs
 from ..protocol.wire import Outlet
-from .context import Context, Message, Peer, protocol_log, server_log
+from .context import (
+    Context,
+    Message,
+    Peer,
+    protocol_log,
+    server_log,
+    was_cancelled,
+)
+from .messages import as_bytes, as_list, no_type
 from .scope import RequestHead, http_scope, path_as_sent
 from .waiters import Waiters
 
@@ -193,7 +201,11 @@ class HTTPStream:
 
     def _holds_event_stream(self) -> bool:
         """Whether the response is an event stream whose first event is awaited."""
-        return self._state is _HEAD_HELD and _is_event_stream(self._headers)
+        try:
+            return self._state is _HEAD_HELD and _is_event_stream(self._headers)
+        except (AttributeError, TypeError, ValueError):
+            # Nobody has looked at them yet: the engine will, and say what they lack.
+            return False
 
     def say_goodbye(self) -> None:
         """Tell the application that its client has gone, while it can still answer.
@@ -226,9 +238,9 @@ class HTTPStream:
     def _failed(self, error: BaseException) -> None:
         """The application raised: answer 500 where that is still possible."""
         state = self._state
-        if not is_our_disconnect(error) and not isinstance(
-            error, asyncio.CancelledError
-        ):
+        # A disconnect is answered by frameworks with a cancellation of their own.
+        heard = self._gone and isinstance(error, asyncio.CancelledError)
+        if not (heard or was_cancelled(error, self._task) or is_our_disconnect(error)):
             server_log.error(
                 "The application failed on %s %s",
                 self.scope["method"],
@@ -296,7 +308,7 @@ class HTTPStream:
             page = self.context.error_page(self.scope, error)
             if page is not None:
                 self._answer(*page)
-        except Exception:
+        except BaseException:
             server_log.exception("The page for an error failed")
             return False
         return page is not None
@@ -361,7 +373,10 @@ class HTTPStream:
         :raises ClientDisconnected: when the client has gone.
         :raises IllegalMessage: for a message out of order, or one that cannot be sent.
         """
-        handler = self._state.get(message["type"])
+        try:
+            handler = self._state.get(message["type"])
+        except (KeyError, TypeError):
+            raise no_type(message) from None
         if handler is None:
             await self._refuse(message)
             return
@@ -396,20 +411,20 @@ class HTTPStream:
         ):
             raise ClientDisconnected
         raise IllegalMessage(
-            f"{kind!r} cannot be sent {self._state.name}; "
+            f"{shown(kind)} cannot be sent {self._state.name}; "
             f"expected {' or '.join(map(repr, self._state)) or 'nothing'}"
         )
 
     def _send_start(self, message: Message) -> None:
-        status = message["status"]
-        if status not in _STATUSES:
+        status = message.get("status")
+        if not isinstance(status, int) or status not in _STATUSES:
             raise IllegalMessage(
-                f"'http.response.start' has status {status!r}; "
+                f"'http.response.start' has status {shown(status)}; "
                 f"a response's status is a whole number from 200 to 599"
             )
-        headers = message.get("headers", ())
+        headers = message.get("headers")
         if type(headers) is not list:
-            headers = list(headers)
+            headers = as_list(message, "headers")
         self._status = status
         self._headers = headers
         if message.get("trailers"):
@@ -422,7 +437,7 @@ class HTTPStream:
         body = message.get("body", b"")
         more = message.get("more_body", False)
         if type(body) is not bytes:
-            body = _as_bytes(body)
+            body = as_bytes(message, "body")
         trailers = self._trailers
         self.engine.start(
             self._status,
@@ -446,7 +461,7 @@ class HTTPStream:
         body = message.get("body", b"")
         more = message.get("more_body", False)
         if type(body) is not bytes:
-            body = _as_bytes(body)
+            body = as_bytes(message, "body")
         trailers = self._trailers
         self.engine.body(body, more, trailers and self._trailers_accepted)
         self._sent += len(body)
@@ -471,7 +486,7 @@ class HTTPStream:
             self._state = _IN_UNWANTED_TRAILERS
 
     def _send_trailers(self, message: Message) -> None:
-        fields = list(message.get("headers", ()))
+        fields = as_list(message, "headers")
         self._headers = [*self._trailer_fields, *fields]
         self._trailer_fields = self._headers
         if not message.get("more_trailers", False):
@@ -483,7 +498,7 @@ class HTTPStream:
             self._state = _COMPLETE
 
     def _send_early_hint(self, message: Message) -> None:
-        links = [(b"link", link) for link in message.get("links", ())]
+        links = [(b"link", link) for link in as_list(message, "links")]
         if links:
             self.engine.informational(103, links)
 
@@ -491,19 +506,20 @@ class HTTPStream:
         """Legal, and too late to be of use: the head has left."""
 
     def _send_path(self, message: Message) -> Awaitable[None]:
-        return self._copy_file(message["path"])
+        return self._copy_file(message.get("path"))
 
-    async def _copy_file(self, path: str) -> None:
+    async def _copy_file(self, path: object) -> None:
         """``http.response.pathsend``: the file is the whole body."""
         loop = self.context.loop
         if not isinstance(path, str) or not os.path.isabs(path):
             raise IllegalMessage(
-                f"'http.response.pathsend' needs an absolute path, not {path!r}"
+                f"'http.response.pathsend' needs an absolute path, not {shown(path)}"
             )
         file = await loop.run_in_executor(None, open, path, "rb")
         try:
             size = os.fstat(file.fileno()).st_size
-            if not any(name.lower() == b"content-length" for name, _ in self._headers):
+            headers = as_pairs(self._headers)
+            if not any(name.lower() == b"content-length" for name, _ in headers):
                 self._headers = [*self._headers, (b"content-length", b"%d" % size)]
             if self.scope["method"] == "HEAD":
                 await self.send({"type": "http.response.body"})
@@ -529,15 +545,6 @@ def is_our_disconnect(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(is_our_disconnect(inner) for inner in error.exceptions)
     return isinstance(error, ClientDisconnected)
-
-
-def _as_bytes(body: object) -> bytes:
-    if isinstance(body, bytearray | memoryview | bytes):
-        return bytes(body)
-    raise IllegalMessage(
-        f"'http.response.body' has a body of type {type(body).__name__}; "
-        f"it must be a byte string"
-    )
 
 
 def _is_event_stream(headers: Headers) -> bool:

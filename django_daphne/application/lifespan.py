@@ -11,7 +11,8 @@ import asyncio
 from typing import Any
 
 from ..errors import IllegalMessage, LifespanFailed
-from .context import Application, Message, server_log
+from .context import Application, Message, server_log, was_cancelled
+from .messages import no_type
 from .scope import ASGI_VERSION
 
 SPEC_VERSION = "2.0"
@@ -75,9 +76,9 @@ class Lifespan:
         }
         try:
             await self._application(scope, self._receive, self._send)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:
+            if was_cancelled(error, self._task):
+                raise
             self._failed(error)
         else:
             if not self._started.is_set() and self._mode == "on":
@@ -110,7 +111,10 @@ class Lifespan:
         return await self._events.get()
 
     async def _send(self, message: Message) -> None:
-        kind = message["type"]
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            raise no_type(message) from None
         starting = not self._started.is_set()
         if starting and kind == "lifespan.startup.complete":
             self.state = self._namespace

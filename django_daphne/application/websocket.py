@@ -29,8 +29,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
 
-from ..errors import ClientDisconnected, IllegalMessage, ProtocolError
-from ..protocol.headers import Headers
+from ..errors import ClientDisconnected, IllegalMessage, ProtocolError, shown
+from ..protocol.headers import Headers, as_pairs
 from ..protocol.websocket import (
     ABNORMAL,
     INTERNAL_ERROR,
@@ -42,8 +42,16 @@ from ..protocol.websocket import (
 from ..protocol.websocket_deflate import PerMessageDeflate, agree
 from ..protocol.websocket_handshake import Handshake
 from ..protocol.wire import Engine, Outlet, Wire
-from .context import Context, Message, Peer, protocol_log, server_log
+from .context import (
+    Context,
+    Message,
+    Peer,
+    protocol_log,
+    server_log,
+    was_cancelled,
+)
 from .http import CLIENT_CLOSED_REQUEST, is_our_disconnect
+from .messages import as_bytes, as_list, no_type
 from .scope import RequestHead, path_as_sent, websocket_scope
 from .waiters import Waiters
 
@@ -228,9 +236,11 @@ class WebSocketStream:
             self.context.streams.discard(self)
 
     def _failed(self, error: BaseException) -> None:
-        if not is_our_disconnect(error) and not isinstance(
+        # A disconnect is answered by frameworks with a cancellation of their own.
+        heard = self._disconnect is not None and isinstance(
             error, asyncio.CancelledError
-        ):
+        )
+        if not (heard or was_cancelled(error, self._task) or is_our_disconnect(error)):
             server_log.error(
                 "The application failed on WebSocket %s",
                 path_as_sent(self.scope),
@@ -301,7 +311,10 @@ class WebSocketStream:
         :raises ClientDisconnected: when ``receive`` has returned the disconnect.
         :raises IllegalMessage: for a message out of order, or one that cannot be sent.
         """
-        handler = self._state.get(message["type"])
+        try:
+            handler = self._state.get(message["type"])
+        except (KeyError, TypeError):
+            raise no_type(message) from None
         if handler is None:
             raise self._illegal(message)
         handler(self, message)
@@ -322,7 +335,7 @@ class WebSocketStream:
 
     def _illegal(self, message: Message) -> IllegalMessage:
         return IllegalMessage(
-            f"{message['type']!r} cannot be sent {self._state.name}; "
+            f"{shown(message['type'])} cannot be sent {self._state.name}; "
             f"expected {' or '.join(map(repr, self._state)) or 'nothing'}"
         )
 
@@ -362,7 +375,7 @@ class WebSocketStream:
                 f"'websocket.accept' has the subprotocol {subprotocol!r}, but the "
                 f"client offers {', '.join(handshake.subprotocols) or 'none'}"
             )
-        headers = list(message.get("headers") or ())
+        headers = as_pairs(as_list(message, "headers"))
         _check_accept_headers(headers)
         settings = self.context.websocket
         agreement = agree(handshake) if settings.compression else None
@@ -394,20 +407,20 @@ class WebSocketStream:
         self._state = _DENIED
 
     def _start_denial(self, message: Message) -> None:
-        status = message["status"]
+        status = message.get("status")
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise IllegalMessage(
-                f"'websocket.http.response.start' has status {status!r}; "
+                f"'websocket.http.response.start' has status {shown(status)}; "
                 f"a denial's status is a whole number from 200 to 599"
             )
-        self._denial = (int(status), list(message.get("headers") or ()))
+        self._denial = (int(status), as_list(message, "headers"))
         self._stop_timer()
         self._state = _DENYING
 
     def _send_denial(self, message: Message) -> None:
         carrier = self._carrier
         assert carrier is not None
-        body = bytes(message.get("body", b""))
+        body = as_bytes(message, "body")
         more = bool(message.get("more_body", False))
         if self._denial is None:
             carrier.body(body, more, False)
@@ -493,13 +506,12 @@ def _check_accept_headers(headers: Headers) -> None:
     :raises IllegalMessage: for any of them.
     """
     for name, _ in headers:
-        if isinstance(name, bytes):
-            lowered = name.lower()
-            if lowered in _OURS or lowered.startswith(b"sec-websocket-"):
-                raise IllegalMessage(
-                    f"'websocket.accept' must not set the header {name!r}: it belongs "
-                    f"to the handshake (use 'subprotocol' to choose a subprotocol)"
-                )
+        lowered = name.lower()
+        if lowered in _OURS or lowered.startswith(b"sec-websocket-"):
+            raise IllegalMessage(
+                f"'websocket.accept' must not set the header {name!r}: it belongs "
+                f"to the handshake (use 'subprotocol' to choose a subprotocol)"
+            )
 
 
 _SEND = "websocket.send"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..errors import IllegalMessage, ProtocolError
+from ..errors import IllegalMessage, ProtocolError, shown
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -90,7 +90,7 @@ def read_response_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
         name, value = field
     except (TypeError, ValueError):
         raise IllegalMessage(
-            f"headers must be (name, value) pairs, not {field!r}"
+            f"headers must be (name, value) pairs, not {shown(field)}"
         ) from None
     known = _RESPONSE_NAMES.get(name) if type(name) is bytes else None
     if known is None:
@@ -99,12 +99,12 @@ def read_response_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
     if not isinstance(value, bytes):
         raise IllegalMessage(
             f"header values must be byte strings, not {type(value).__name__}: "
-            f"{name!r}: {value!r}"
+            f"{shown(name)}: {shown(value)}"
         )
     if b"\n" in value or b"\r" in value or b"\0" in value:
         raise IllegalMessage(
-            f"the value of header {name!r} has a CR, LF or NUL, which would inject "
-            f"headers: {value!r}"
+            f"the value of header {shown(name)} has a CR, LF or NUL, which would "
+            f"inject headers: {shown(value)}"
         )
     line = prefix + value
     if kind == ORDINARY:
@@ -115,17 +115,18 @@ def read_response_field(field: tuple[bytes, bytes]) -> tuple[bytes, int]:
     elif kind == CONTENT_LENGTH and not (
         value.isdigit() and len(value) <= MAX_LENGTH_DIGITS
     ):
-        raise IllegalMessage(f"invalid Content-Length {value!r}")
+        raise IllegalMessage(f"invalid Content-Length {shown(value)}")
     return line, kind
 
 
 def _learn_response_name(name: object) -> tuple[bytes, int]:
     if not isinstance(name, bytes):
         raise IllegalMessage(
-            f"header names must be byte strings, not {type(name).__name__}: {name!r}"
+            f"header names must be byte strings, not {type(name).__name__}: "
+            f"{shown(name)}"
         )
     if not TOKEN.fullmatch(name):
-        raise IllegalMessage(f"{name!r} is not a valid header name")
+        raise IllegalMessage(f"{shown(name)} is not a valid header name")
     known = (name + b": ", _RESPONSE_KINDS.get(name.lower(), ORDINARY))
     if len(name) <= MAX_LEARNT_LINE:
         if len(_RESPONSE_NAMES) >= MAX_LEARNT_NAMES:
@@ -145,13 +146,13 @@ def as_pairs(headers: Iterable[Iterable[bytes]]) -> Headers:
             name, value = field
         except (TypeError, ValueError):
             raise IllegalMessage(
-                f"headers must be (name, value) pairs, not {field!r}"
+                f"headers must be (name, value) pairs, not {shown(field)}"
             ) from None
         for part, what in ((name, "names"), (value, "values")):
             if not isinstance(part, bytes):
                 raise IllegalMessage(
                     f"header {what} must be byte strings, not "
-                    f"{type(part).__name__}: {name!r}: {value!r}"
+                    f"{type(part).__name__}: {shown(name)}: {shown(value)}"
                 )
         pairs.append((name, value))
     return pairs

@@ -14,7 +14,8 @@ MiB, a multiple of the compressed bytes that have arrived. One byte more is aske
 so that "exactly full" and "more to come" differ.
 
 The end of a message is four bytes that every sender takes off (section 7.2.1); put
-back, they must bring forth nothing, or the data ended inside a block. A sender may also
+back, they must bring forth nothing, or the data ended inside a block. Another empty
+block behind them shows whether it ended inside a block's head. A sender may also
 end its stream with a final block (section 7.2.3.4): what follows is a new stream. Of
 its window we know what the same piece of the message brought; a sender that reaches
 further back across a final block, which none is known to, is refused as damaged.
@@ -53,7 +54,8 @@ MAX_FINAL_BLOCKS = 16
 MAX_KNOWN_OFFERS = 16
 
 _NAME = b"permessage-deflate"
-_TAIL = b"\x00\x00\xff\xff"
+#: What the sender took off, and an empty block.
+_TAIL = b"\x00\x00\xff\xff" + b"\x00\x00\x00\xff\xff"
 _BITS = re.compile(rb"[89]|1[0-5]")
 
 
@@ -201,6 +203,9 @@ class PerMessageDeflate:
         :raises NotDeflated: its data ends inside a block.
         """
         inflater = self._inflater
+        if not self._compressed:
+            # Section 7.2.3.6: an empty message is a byte.
+            raise NotDeflated("there is none")
         try:
             if inflater is not None and inflater.decompress(_TAIL, 1):
                 raise NotDeflated("the data ends inside a block")

@@ -68,6 +68,9 @@ class AutomaticCertificate:
                 raise
             server_log.error("ACME: the stored certificate is of no use: %s", error)
             leaf = None
+        except OSError as error:
+            said = f"{self.storage.path} cannot be used ({error.strerror})."
+            raise TLSError([Fault("ACME.STORAGE", said)]) from None
         if leaf is None:
             return self._build_substitute()
         context = self._build(self.storage.certificate)

@@ -44,6 +44,10 @@ REQUEST_TIMEOUT = 30
 #: authorities take minutes to come and ask.
 ORDER_TIMEOUT = 600.0
 
+#: Seconds that we wait for a certificate to become valid by our clock, which is late.
+#: Not to have it would be to order the next one, and never have any.
+LONGEST_EARLY = 900.0
+
 #: Seconds between looks at what the authority is still thinking about, where it names
 #: no other time; and the longest that it may name.
 POLL = 1.0
@@ -173,6 +177,11 @@ class Authority:
                 except errors.ConflictError:
                     # It has been replaced before.
                     pass
+                except messages.Error as error:
+                    # By another account, or so long ago that it is not known any more.
+                    # What is wrong with the order itself will be said again.
+                    if _fault_of(error, self._network.status) is not Fault.REFUSED:
+                        raise
         return self._read_order(self._post(url, _NewOrder(identifiers=names)))
 
     def _read_order(self, response: Any) -> tuple[str, messages.Order]:
@@ -231,6 +240,22 @@ class Authority:
         certificate = x509.load_pem_x509_certificate(chain.encode("ascii"))
         if certificate.public_key() != key.public_key():
             raise Refusal(Fault.REFUSED, "the authority sent another's certificate")
+        early = (certificate.not_valid_before_utc - now()).total_seconds()
+        if early > LONGEST_EARLY:
+            raise Refusal(
+                Fault.REFUSED,
+                f"the certificate is not valid before "
+                f"{certificate.not_valid_before_utc:%d %B %Y %H:%M:%S} UTC; the clock "
+                f"of this machine must be wrong",
+            )
+        if early > 0:
+            server_log.warning(
+                "ACME: the clock of this machine is %d s behind the authority's, and "
+                "its certificate is shown when it is valid here",
+                early,
+            )
+            if self._stopped.wait(early + 1):
+                raise Stopped
 
     # -- When to renew (RFC 9773) ------------------------------------------------------
 
@@ -266,13 +291,14 @@ class Authority:
     def _pause(self, wait: float) -> float:
         """Wait for the authority, and say how long to wait the next time."""
         if self._network.told is not None:
-            wait = self._network.told.total_seconds()
+            # One that says "at once" each time is not asked ten times a second.
+            wait = max(wait, self._network.told.total_seconds())
         if time.monotonic() > self._end:
             raise Refusal(
                 Fault.AWAY,
                 f"it was not decided within {ORDER_TIMEOUT / 60:g} minutes",
             )
-        if self._stopped.wait(min(max(wait, 0.1), LONGEST_POLL)):
+        if self._stopped.wait(min(wait, LONGEST_POLL)):
             raise Stopped
         return min(wait * 1.5, 5.0)
 

@@ -48,7 +48,21 @@ LOOK = 30.0
 #: just now must not have us go round and round.
 PAUSE = 2.0
 
+#: Seconds from the end of an attempt to the next look where we made a mistake: what it
+#: was about is repeated by then, and may have been noted nowhere.
+PAUSE_AFTER_A_MISTAKE = 3600.0
+
+#: From a failure to the next attempt, where somebody wants it now; a program that sends
+#: SIGHUP each second is nobody who has mended something.
+SOONEST = timedelta(seconds=10)
+
+#: Stops in the middle of an attempt, in a row, after which the next start does not
+#: begin another at once: a server that is restarted again and again, by a monitor that
+#: likes it only with a certificate, would order without end.
+STOPS = 3
+
 _UNFINISHED = "the server died before the authority had answered"
+_STOPPED = "the server was stopped before the authority had answered, again and again"
 
 
 class Renewal:
@@ -68,7 +82,25 @@ class Renewal:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._tell_of_wait()
         self._look()
+
+    def _tell_of_wait(self) -> None:
+        """Say that nothing is done yet, to those who start a server to see it done."""
+        try:
+            leaf, status = usable_leaf(self._storage), self._storage.status()
+        except OSError:
+            # _look() says so.
+            return
+        order = make_plan(leaf, status, now()).order
+        if now() < order and order in (status.next_attempt, status.unfinished):
+            server_log.warning(
+                "ACME: the last attempt to have a certificate failed: %s. The next is "
+                "at %s%s",
+                status.error or _UNFINISHED,
+                shown(order),
+                "" if status.told_to_wait else ", or on SIGHUP",
+            )
 
     def stop(self) -> None:
         """Begin nothing new; an attempt under way is given up, and not waited for."""
@@ -89,8 +121,11 @@ class Renewal:
             with self._storage.lock() as held:
                 status = self._storage.status()
                 if held and not status.told_to_wait:
+                    soonest = None
+                    if status.next_attempt is not None and status.failed is not None:
+                        soonest = min(status.next_attempt, status.failed + SOONEST)
                     status = dataclasses.replace(
-                        status, next_attempt=None, unfinished=None
+                        status, next_attempt=soonest, unfinished=None
                     )
                     self._storage.save_status(status, durable=False)
         except OSError as error:
@@ -111,30 +146,46 @@ class Renewal:
             plan = make_plan(leaf, self._storage.status(), now())
         except OSError as error:
             self._complain(error)
+        except Exception:
+            # Whatever it is, there has to be a next look.
+            server_log.exception("ACME: a look failed by a mistake of the server")
         else:
             wait = min(wait, (plan.next - now()).total_seconds())
             if wait <= 0:
-                self._working = True
-                threading.Thread(
-                    target=self._work, name="django-daphne-acme", daemon=True
-                ).start()
-                return
+                if self._begin():
+                    return
+                wait = LOOK
         self._timer = self._loop.call_later(max(wait, 0.01), self._look)
+
+    def _begin(self) -> bool:
+        """Have a thread see to what is due, if there may be one more."""
+        thread = threading.Thread(
+            target=self._work, name="django-daphne-acme", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            server_log.error("ACME: %s; tried again in %g s", error, LOOK)
+            return False
+        self._working = True
+        return True
 
     def _work(self) -> None:
         failure: OSError | None = None
+        pause = PAUSE
         try:
             tend(self._storage, self._course)
         except OSError as error:
-            failure = error
+            failure, pause = error, LOOK
         except Exception:
+            pause = PAUSE_AFTER_A_MISTAKE
             server_log.exception("ACME: the renewal failed by a mistake of the server")
         finally:
             # A loop that has closed needs to be told nothing.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._worked, failure)
+                self._loop.call_soon_threadsafe(self._worked, failure, pause)
 
-    def _worked(self, failure: OSError | None) -> None:
+    def _worked(self, failure: OSError | None, pause: float) -> None:
         self._working = False
         if self._course.stopped.is_set():
             return
@@ -146,8 +197,7 @@ class Renewal:
             leaf = usable_leaf(self._storage)
             if leaf is not None:
                 self._show(leaf)
-        wait = PAUSE if failure is None else LOOK
-        self._timer = self._loop.call_later(wait, self._look)
+        self._timer = self._loop.call_later(pause, self._look)
 
     def _complain(self, error: OSError) -> None:
         complaint = f"{self._storage.path} cannot be used: {error}"
@@ -218,7 +268,9 @@ def _order(storage: Storage, leaf: Leaf | None, before: Status, course: Course) 
             said = f"the certificate that the authority sent is of no use: {error}"
             error = Refusal(Fault.REFUSED, said)
         elif not isinstance(error, Refusal):
-            error = Refusal(Fault.AWAY, str(error))
+            # By the storage, which may have lost a certificate that the authority has
+            # issued, and counts.
+            error = Refusal(Fault.REFUSED, str(error))
         status = _failed(storage, before, error)
         storage.save_status(status)
         server_log.error(
@@ -243,8 +295,22 @@ def _order(storage: Storage, leaf: Leaf | None, before: Status, course: Course) 
 
 
 def _give_up(storage: Storage) -> None:
-    """Forget that an attempt was begun: to stop a server is no mistake of anybody's."""
-    status = dataclasses.replace(storage.status(), unfinished=None)
+    """Forget that an attempt was begun: to stop a server is no mistake of anybody's.
+
+    To stop it each time is. Both the loop and the thread may call this.
+    """
+    status = storage.status()
+    if status.unfinished is None:
+        return
+    status = dataclasses.replace(status, unfinished=None, given_up=status.given_up + 1)
+    if status.given_up >= STOPS:
+        wait = wait_after(Fault.AWAY, status.given_up - STOPS + 1)
+        status = dataclasses.replace(
+            status,
+            error=_STOPPED,
+            next_attempt=now() + wait,
+            tried_with=storage.tried_with,
+        )
     storage.save_status(status, durable=False)
 
 
@@ -257,6 +323,7 @@ def _failed(storage: Storage, before: Status, error: Refusal) -> Status:
         failed=now(),
         next_attempt=now() + wait_after(error.fault, failures, error.told),
         unfinished=None,
+        given_up=0,
         told_to_wait=error.told is not None or error.fault is Fault.LIMITED,
         tried_with=storage.tried_with,
     )
@@ -299,11 +366,11 @@ def shown(time: datetime) -> str:
 
 def report(acme: ACME) -> dict[str, Any]:
     """How things stand, for JSON; nothing is changed or asked."""
-    storage = Storage(acme)
-    status = storage.status()
+    storage, status = Storage(acme), Status()
     fault = None
     leaf = None
     try:
+        status = storage.status()
         leaf = storage.leaf()
     except TLSError as error:
         fault = str(error)

@@ -46,6 +46,10 @@ from .tls import Leaf, build_context
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 
+#: What it is the fault of a file itself that it cannot be opened. Other errors, as when
+#: the process has too many files open, say nothing of it.
+_FAULTS_OF_A_FILE = FileNotFoundError, PermissionError, IsADirectoryError
+
 #: How the names of files begin that are being written. No token has a dot.
 _DRAFT = ".draft-"
 
@@ -69,6 +73,8 @@ class Status:
     told_to_wait: bool = False
     #: The settings that failed: others may be tried at once.
     tried_with: str = ""
+    #: Attempts in a row that were given up because the server was stopped.
+    given_up: int = 0
     #: When the authority would have the certificate of ``suggested_for`` renewed, if it
     #: says, and when it is to be asked again.
     suggested: datetime | None = None
@@ -126,14 +132,18 @@ class Storage:
     def fault(self) -> str | None:
         """Why it cannot be used, found without a change to it; None if it can."""
         path = self.path
-        if not path.exists():
-            while not path.exists():
-                path = path.parent
-            if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
-                return None
-            return f"{self.path} does not exist, and cannot be made in {path}."
-        if not path.is_dir():
-            return f"{path} is not a folder."
+        try:
+            if not path.exists():
+                while not path.exists():
+                    path = path.parent
+                if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+                    return None
+                return f"{self.path} does not exist, and cannot be made in {path}."
+            if not path.is_dir():
+                return f"{path} is not a folder."
+        except OSError as error:
+            # This user may not even look into one of the folders above.
+            return f"{path} cannot be used ({error.strerror})."
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             return f"{path} cannot be read and written to by this user."
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & _OTHERS_WRITE:
@@ -153,7 +163,9 @@ class Storage:
         try:
             yield _lock(descriptor)
         finally:
-            # The lock goes with the descriptor, and with the process.
+            # The lock goes with the process, too; but a child that was forked meanwhile
+            # has the descriptor as well, and would keep it locked.
+            _unlock(descriptor)
             os.close(descriptor)
 
     # -- Certificates ------------------------------------------------------------------
@@ -172,7 +184,14 @@ class Storage:
         """
         if not self.certificate.exists():
             return None
-        return self._examine_ours(self.certificate)
+        try:
+            return self._examine_ours(self.certificate)
+        except TLSError:
+            # Where files cannot be opened just now, that is no fault of this one, and
+            # no reason to order another.
+            with contextlib.suppress(*_FAULTS_OF_A_FILE):
+                self.certificate.open("rb").close()
+            raise
 
     def _examine_ours(self, path: Path) -> Leaf:
         leaf = self.examine(path)
@@ -206,12 +225,12 @@ class Storage:
     # -- Status ------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """How things stand; as at the beginning where that cannot be read."""
+        """How things stand; as at the beginning where the file is of no use."""
         try:
             status = Status.from_json(self.certificate_status.read_text("utf-8"))
         except FileNotFoundError:
             return Status()
-        except (OSError, ValueError, TypeError) as error:
+        except (*_FAULTS_OF_A_FILE, ValueError, TypeError) as error:
             server_log.warning(
                 "ACME: %s is of no use: %s", self.certificate_status, error
             )
@@ -328,7 +347,8 @@ def names_of(leaf: Leaf) -> set[str]:
         names = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         ).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        # There are none, or none that can be read.
         return set()
     return {name.lower() for name in names.get_values_for_type(x509.DNSName)}
 
@@ -385,6 +405,9 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _unlock(descriptor: int) -> None:
+        """Nothing is forked here: to close it is enough."""
+
 else:
     import fcntl
 
@@ -394,3 +417,6 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -25,6 +25,10 @@ TICK = 0.25
 #: what came in that time waits unread behind this very tick, and no peer was slow.
 CATCH_UP = 2
 
+#: Seconds between two ticks that are worth a line in the log. A machine that is merely
+#: busy does not hold a process up for so long.
+STANDSTILL = 5.0
+
 
 class Timed(Protocol):
     """What the clock keeps of a connection."""
@@ -63,6 +67,7 @@ class Clock:
 
     def start(self) -> None:
         if self._handle is None:
+            self.seconds = self._loop.time()
             self._tick()
 
     def stop(self) -> None:
@@ -93,7 +98,15 @@ class Clock:
     def _tick(self) -> None:
         self._handle = self._loop.call_later(TICK, self._tick)
         last = self.now
-        self.seconds = seconds = self._loop.time()
+        seconds = self._loop.time()
+        still = seconds - self.seconds
+        self.seconds = seconds
+        if still > STANDSTILL:
+            server_log.warning(
+                "The event loop stood still for %.1f s, and every client with it: "
+                "something blocks it, such as synchronous work in a coroutine",
+                still,
+            )
         now = max(last, 1 + int((seconds - self._zero) / TICK))
         if now > last + CATCH_UP:
             self._zero += (now - last - CATCH_UP) * TICK

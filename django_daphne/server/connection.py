@@ -117,6 +117,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.write = self.transport.write
+        if type(transport).__module__.startswith("asyncio."):
+            self.write = self._write_unless_lost
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         self.peer = _peer_of(self.transport)
         server = self._server
@@ -191,6 +193,15 @@ class Connection(asyncio.Protocol):
             self.engine.writable_again()
 
     # -- What the engine asks of us ----------------------------------------------------
+
+    def _write_unless_lost(self, data: bytes) -> None:
+        """``write`` for asyncio's own transports.
+
+        They tell of a loss a turn after they have met it, and log a warning for each
+        write until then.
+        """
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def pause_reading(self) -> None:
         if not self._paused and not self._closing:

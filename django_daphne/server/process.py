@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..application.context import Application, LogAccess, server_log
 from ..config import Config
 from ..errors import BindError, LifespanFailed
+from . import main_task
 from .access_log import reopen_all
 from .monitor import Monitor, open_monitor
 from .server import Server
@@ -61,15 +62,15 @@ def run(
     its cancellation, a view that blocks its thread) is left behind: the process ends
     at the latest :data:`LEEWAY` seconds after ``GRACEFUL``, whatever runs in it.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        try:
-            runner.run(_run(config, application, on_listening, log_access))
-        except BindError as error:
-            print(error, file=sys.stderr)
-            return EXIT_CANNOT_BIND
-        except LifespanFailed as error:
-            print(f"Application startup failed: {error}", file=sys.stderr)
-            return EXIT_LIFESPAN_FAILED
+    serving = _run(config, application, on_listening, log_access)
+    try:
+        main_task.run(serving, new_event_loop)
+    except BindError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CANNOT_BIND
+    except LifespanFailed as error:
+        print(f"Application startup failed: {error}", file=sys.stderr)
+        return EXIT_LIFESPAN_FAILED
     return EXIT_OK
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from ..application.context import Application, LogAccess
 from ..config import Config
+from . import main_task
 from .process import OnListening, new_event_loop, serve
 
 
@@ -44,8 +45,7 @@ class ThreadedServer:
         :raises BindError: when a socket cannot be listened on.
         :raises LifespanFailed: when the application refuses to start.
         """
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(self._serve())
+        main_task.run(self._serve(), new_event_loop)
 
     def stop(self) -> None:
         """Begin to drain, and return; before :meth:`run`, make it return at once."""
