@@ -254,7 +254,8 @@ class HTTP2Engine:
     __slots__ = (
         "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
         "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
-        "_date_line", "_deaf_since", "_decoder", "_draining", "_early_priorities", "_encoder",
+        "_date_line", "_deaf_since", "_decoder", "_draining", "_early_priorities",
+        "_encoder",
         "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
         "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
         "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
