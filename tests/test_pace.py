@@ -409,6 +409,7 @@ class Clients(unittest.TestCase):
                 time.sleep(0.02)
             ended.wait()
         self.assertIn("of the response in", logs.output[0])
+        self.assertEqual(logs.records[0].client[0], "127.0.0.1")
 
     def test_a_slow_client_that_is_fast_enough(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -46,6 +46,7 @@ from .context import (
     Context,
     Message,
     Peer,
+    client_name,
     protocol_log,
     server_log,
     was_cancelled,
@@ -488,7 +489,7 @@ class WebSocketStream:
         protocol_log.log(
             level,
             "%s: %s (%d)",
-            "{}:{}".format(*client) if client else "a local client",
+            client_name(client),
             reason,
             status,
             extra={"reason": reason, "status": status, "client": client, "data": b""},

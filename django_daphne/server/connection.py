@@ -29,7 +29,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from ..application.context import Peer, protocol_log
+from ..application.context import Peer, client_name, protocol_log
 from ..application.http import HTTPStream
 from ..protocol import http1, http2
 from ..protocol.http2_exchange import Exchange
@@ -39,7 +39,7 @@ from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine, Stream
 from .ceilings import FORETOLD, Crowd
 from .clock import Clock
-from .peers import address, client_name, is_trusted
+from .peers import address, is_trusted
 from .taken import tcp_taken
 from .tls_extension import tls_extension
 
@@ -480,16 +480,13 @@ class Connection(asyncio.Protocol):
         self._look_again()
 
     def _give_up(self, taken: int, seconds: float) -> None:
-        limit, amount = "TIMEOUTS['WRITE']", "nothing"
+        reason = "the client took nothing of the response in TIMEOUTS['WRITE']"
         if taken > 0:
-            limit, amount = "LIMITS['MINIMUM_RATE']", f"only {taken} bytes"
-        protocol_log.info(
-            "%s took %s of the response in %.0f s (%s)",
-            self._name(),
-            amount,
-            seconds,
-            limit,
-        )
+            reason = (
+                f"the client took only {taken} bytes of the response in "
+                f"{seconds:.0f} s, less than LIMITS['MINIMUM_RATE']"
+            )
+        self._report(reason, None, b"")
         self.abort()
 
     # -- Requests ----------------------------------------------------------------------
@@ -540,7 +537,7 @@ class Connection(asyncio.Protocol):
             protocol_log.log(
                 level,
                 "%s: %s%s",
-                self._name(),
+                client_name(self.peer.client),
                 reason,
                 f" ({status})" if status else "",
                 extra={
@@ -550,9 +547,6 @@ class Connection(asyncio.Protocol):
                     "data": data,
                 },
             )
-
-    def _name(self) -> str:
-        return client_name(self.peer.client)
 
 
 class RedirectConnection(Connection):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
-from ..application.context import protocol_log, server_log
+from ..application.context import client_name, protocol_log, server_log
 from ..binds import Bind
 from ..errors import ProtocolError
 from ..protocol.proxy_protocol import (
@@ -38,7 +38,7 @@ from ..protocol.proxy_protocol import (
 )
 from .certificates import CertificateStore
 from .endpoints import MakeProtocol, SocketListener
-from .peers import address, client_name, is_trusted
+from .peers import address, is_trusted
 from .refusals import refusal
 from .tls import hush_undecodable_names, send_last_words
 
@@ -296,7 +296,12 @@ class Arrival:
             client_name(self._client),
             reason,
             f" ({status})" if status else "",
-            extra={"reason": reason, "status": status, "data": data},
+            extra={
+                "reason": reason,
+                "status": status,
+                "client": self._client,
+                "data": data,
+            },
         )
 
     # -- The PROXY header --------------------------------------------------------------
