@@ -916,6 +916,15 @@ def _cross_check_monitor(config: Config, problems: list[Problem]) -> None:
                     "Health and metrics have an address of their own.",
                 )
             )
+    if bind.kind is BindKind.SYSTEMD:
+        problems.append(
+            Problem(
+                IMPOSSIBLE,
+                path,
+                f"{spell(path)}: {bind.text!r}: what systemd passes is for the site.",
+                "Write an address, like '127.0.0.1:9000'.",
+            )
+        )
     if bind.needs_tls:
         problems.append(
             Problem(

@@ -248,7 +248,12 @@ class Traffic:
             raise Wrong(f"{size} bytes of a slow download are missing")
 
 
-def soak(seconds: float, tell: Callable[[str], None] = lambda line: None) -> Report:
+def soak(
+    seconds: float,
+    tell: Callable[[str], None] = lambda line: None,
+    *,
+    tolerance: int = TOLERANCE,
+) -> Report:
     """Run everything for so long; the report, if nothing went wrong.
 
     :raises AssertionError: where memory grew, something leaked, or the log has a line.
@@ -274,7 +279,7 @@ def soak(seconds: float, tell: Callable[[str], None] = lambda line: None) -> Rep
             assert server.output.count("\n") == 2, server.output
             server.terminate()
             assert server.wait() == 0, server.output
-    assert report.growth < TOLERANCE, f"memory grew by {report.growth} bytes"
+    assert report.growth < tolerance, f"memory grew by {report.growth} bytes"
     return report
 
 

@@ -136,6 +136,10 @@ class Connections(CeilingTestCase):
         [inside] = self.full(server, 1)
         outside = self.connect(server)
         self.assertTrue(outside.ended())
+        # One that has said hello, and could be kept alive, is no better.
+        outside = self.connect(server)
+        outside.send(h2.PREFACE + h2.settings())
+        outside.read_to_end()
         self.assertEqual(inside.get().status, 200)
 
     def test_a_crowd(self) -> None:

@@ -147,7 +147,7 @@ class Handshakes(WebSocketTestCase):
             await receive()
             await receive()
 
-        with self.assertLogs("django_daphne.server", "ERROR"):
+        with self.assertLogs("django_daphne.protocol", "WARNING"):
             socket = self.open(app, settings={"TIMEOUTS": {"WEBSOCKET_CONNECT": 0.2}})
             self.assertEqual(socket.client.answer(socket.id).status, 503)
 

@@ -253,6 +253,10 @@ class Metrics(MonitorTestCase):
         self.assertRegex(answer.get("Content-Type"), "^application/openmetrics-text")
         self.assertEqual(answer.body.count(b"# EOF\n"), 1)
         self.assertTrue(answer.body.endswith(b"# EOF\n"))
+        with self.assertNoLogs("django_daphne", "WARNING"):
+            for nonsense in (";=,", "application/openmetrics-text; version=x"):
+                answer = self.ask(server, METRICS, f"Accept: {nonsense}")
+                self.assertEqual(answer.get("Content-Type"), plain.get("Content-Type"))
 
     def test_without_the_extra(self) -> None:
         modules = {
@@ -288,6 +292,10 @@ class Settings(unittest.TestCase):
                 "E005 MONITOR.BIND: .* is in BIND too",
             ),
             ({"MONITOR": {"BIND": "fd:3:tls"}}, "E005 MONITOR.BIND: .* certificate"),
+            (
+                {"BIND": ["systemd:name=a"], "MONITOR": {"BIND": "systemd:name=b"}},
+                "E005 MONITOR.BIND: .* what systemd passes is for the site",
+            ),
         ):
             with self.subTest(settings):
                 [problem] = self.refused(**settings)

@@ -122,6 +122,22 @@ class Bodies(unittest.TestCase):
             # The end of each pause begins no window in which nobody has to hurry.
             clock.seconds += 1
 
+    def test_a_body_that_nobody_wants(self) -> None:
+        conversation = talk(post(bytes(60_000))[:-59_000])
+        conversation.stream.answer()
+        wire = conversation.wire
+        for _ in range(50):
+            wire.armed = None
+            conversation.feed(bytes(300))
+            # Each piece has its own time, not the whole.
+            self.assertIsNotNone(wire.armed)
+            wire.clock.seconds += 1
+        self.assertIsNone(wire.ended)
+        self.assertLess(self.drip(conversation, b"x", 20), 5)
+        # What it was answered with must not be lost to a reset.
+        self.assertEqual(wire.ended, "linger")
+        self.assertEqual(len(conversation.answers()), 1)
+
     def test_the_next_request_begins_anew(self) -> None:
         conversation = talk(post(bytes(1000))[:-900], bytes(900))
         conversation.settle()
@@ -184,6 +200,27 @@ class Streams(unittest.TestCase):
             self.assertEqual(stream.resets, [])
             conversation.wire.wait(1)
 
+    def test_a_body_that_we_do_not_read(self) -> None:
+        conversation = self.conversation()
+        upload = self.upload(conversation)
+        self.drip(conversation, h2.data(1, bytes(2500)), 10, 2)
+        for _ in range(2):
+            conversation.wire.writable = False
+            while not conversation.wire.paused:
+                # Each answer is more for the client to take, who takes nothing.
+                stream = conversation.ask()
+                stream.answer(204, [(b"x", b"y" * 10_000)])
+                conversation.wire.turns()
+            conversation.wire.wait(100)
+            conversation.wire.writable = True
+            conversation.engine.writable_again()
+            conversation.wire.wait(1)
+            conversation.feed(h2.data(1, bytes(300)))
+            self.assertEqual(upload.resets, [])
+        # From now on it is the client's time again.
+        conversation.wire.wait(31)
+        self.assertIn("no progress", upload.resets[0][0])
+
     def sip(
         self, conversation: HTTP2Conversation, id: int, size: int, number: int
     ) -> None:
@@ -205,6 +242,17 @@ class Streams(unittest.TestCase):
         other.answer(200, [], b"hello")
         self.assertEqual(conversation.response(other).body, b"hello")
 
+    def test_what_is_added_gives_no_more_time(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=0))
+        stream = conversation.ask()
+        stream.engine.start(200, [], b"event", True)
+        for _ in range(4):
+            conversation.wire.wait(20)
+            stream.engine.body(b"event", True)
+        self.assertEqual(conversation.response(stream).reset, h2.CANCEL)
+        self.assertIn("WRITE", stream.resets[0][0])
+
     def test_a_window_that_is_opened_fast_enough(self) -> None:
         conversation = self.conversation()
         conversation.feed(h2.window_update(0, LARGE))
@@ -212,6 +260,44 @@ class Streams(unittest.TestCase):
         stream.engine.start(200, [], bytes(1_000_000), True)
         self.sip(conversation, 1, 20 * 250, 50)
         self.assertEqual(stream.resets, [])
+
+    def test_what_fills_more_than_a_frame_counts_whole(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(h2.window_update(0, LARGE))
+        stream = conversation.ask()
+        stream.engine.start(200, [], bytes(1_000_000), True)
+        # The last frame of each has one byte.
+        self.sip(conversation, 1, 16 * 1024 + 1, 50)
+        self.assertEqual(stream.resets, [])
+
+    def test_what_has_not_had_to_wait_counts(self) -> None:
+        conversation = self.conversation()
+        conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+        stream = conversation.ask()
+        stream.engine.start(200, [], bytes(65535 - 10_000), True)
+        for _ in range(50):
+            # There is room for all but the last of these.
+            for _ in range(101):
+                stream.engine.body(bytes(100), True)
+                conversation.hear()
+            self.sip(conversation, 0, 101 * 100, 1)
+        self.assertEqual(stream.resets, [])
+
+    def test_a_window_that_nobody_waits_for(self) -> None:
+        for pause, patience in ((1000, 10), (50, 15)):
+            conversation = self.conversation()
+            conversation.feed(settings(INITIAL_WINDOW_SIZE=LARGE))
+            first = conversation.ask()
+            first.engine.start(200, [], bytes(100_000), True)
+            conversation.hear()
+            conversation.feed(h2.reset(1))
+            conversation.wire.wait(pause)
+            second = conversation.ask()
+            second.engine.start(200, [], bytes(100_000), True)
+            conversation.hear()
+            conversation.wire.wait(patience)
+            self.sip(conversation, 0, 5000, 2)
+            self.assertEqual(second.resets, [])
 
     def test_a_connection_that_sips(self) -> None:
         conversation = self.conversation()
@@ -323,6 +409,7 @@ class Clients(unittest.TestCase):
                 time.sleep(0.02)
             ended.wait()
         self.assertIn("of the response in", logs.output[0])
+        self.assertEqual(logs.records[0].client[0], "127.0.0.1")
 
     def test_a_slow_client_that_is_fast_enough(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -568,10 +568,22 @@ class ProxyHeaderTests(RefusalTestCase):
             client = self.connect(server, b"PROXY TCP4 " + b"1" * 200)
             self.assertEqual(self.read_to_end(client.socket), b"")
 
+    def test_how_a_client_is_named(self) -> None:
+        server = self.serve(protocol=True)
+        for header, name in (
+            (make.V1, "203.0.113.7:4321"),
+            (make.V1_IPV6, "[2001:db8::7]:4321"),
+            (b"PROXY UNKNOWN\r\n", "a local client"),
+        ):
+            with self.assertLogs(PROTOCOL_LOG, logging.INFO) as logs:
+                client = self.connect(server, header + b"nonsense\r\n\r\n")
+                self.assertEqual(client.read().status, 400)
+            self.assertTrue(logs.records[0].getMessage().startswith(f"{name}: "))
+
     def test_a_slow_one_is_refused(self) -> None:
         server = self.serve(protocol=True, TIMEOUTS={"HEADERS": 0.2})
         for first in (b"", make.V1[:5], make.V2[:14]):
-            with self.assert_one_line(r"no PROXY header within 0\.2 s"):
+            with self.assert_one_line(r"no PROXY header within TIMEOUTS\['HEADERS'\]"):
                 client = self.connect(server, first)
                 self.assertEqual(self.read_to_end(client.socket), b"")
 
@@ -739,7 +751,7 @@ class TLSTests(TLSTestCase):
     def test_a_slow_one_is_refused(self) -> None:
         server = self.serve(protocol=True, TIMEOUTS={"HANDSHAKE": 0.2})
         for first in (b"", make.V1[:5], make.V2[:14]):
-            with self.assert_one_line(r"no PROXY header within 0\.2 s"):
+            with self.assert_one_line("no PROXY header within .*'HANDSHAKE'."):
                 client = self.connect(server, first)
                 self.assertEqual(self.read_to_end(client.socket), b"")
 
@@ -749,7 +761,8 @@ class TLSTests(TLSTestCase):
             client = self.connect(server, make.V2)
             self.assertEqual(self.read_to_end(client.socket), b"")
         [line] = logs.output
-        self.assertIn("203.0.113.7:4321: no TLS handshake within 2 s", line)
+        self.assertIn("203.0.113.7:4321: no TLS handshake within TIMEOUTS", line)
+        self.assertEqual(logs.records[0].client, ("203.0.113.7", 4321))
 
     def test_one_that_is_broken_off(self) -> None:
         server = self.serve(protocol=True)
@@ -814,15 +827,17 @@ class RedirectTests(TLSTestCase):
 
     def test_the_host_of_the_client(self) -> None:
         hosts = Hooks(allowed_host=lambda host: host.startswith("example.org"))
-        for trusted, protocol, first, status in (
-            (HERE, False, b"", 308),
-            ([], False, b"", 400),
-            ([*HERE, "203.0.113.7"], True, make.V1, 308),
-            (HERE, True, make.V1, 400),
+        for trusted, protocol, first, limits, status in (
+            (HERE, False, b"", {}, 308),
+            ([], False, b"", {}, 400),
+            ([*HERE, "203.0.113.7"], True, make.V1, {}, 308),
+            (HERE, True, make.V1, {}, 400),
+            (HERE, False, b"", {"CONCURRENCY": 1}, 308),
         ):
             server = self.serve(
                 trusted,
                 protocol=protocol,
+                LIMITS=limits,
                 REDIRECT_BIND=["tcp:0:interface=127.0.0.1"],
                 OPTIONS={"hooks": hosts},
             )

@@ -284,7 +284,7 @@ class EngineTests(unittest.TestCase):
     def test_too_late(self) -> None:
         self.engine.receive_data(make.V2[:14])
         self.wire.expired()
-        self.assert_refused("no PROXY header within 10 s")
+        self.assert_refused("no PROXY header within TIMEOUTS['HEADERS']")
 
     def test_the_end_of_the_connection(self) -> None:
         self.engine.receive_eof()

@@ -782,14 +782,14 @@ class ArrivalTests(TLSTestCase):
 
     def test_silence(self) -> None:
         with self.timed(0.2) as server:
-            with self.assert_logs_one(r"no TLS handshake within 0\.2 s"):
+            with self.assert_logs_one("no TLS handshake within .*'HANDSHAKE'."):
                 self.assert_ended(self.raw(server))
 
     def test_an_unfinished_handshake(self) -> None:
         with self.timed(2) as server:
             for part in (b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"):
                 with self.assert_logs_one(
-                    "TLS handshake failed: it took more than 2 s"
+                    "TLS handshake failed: it took longer than .*'HANDSHAKE'."
                 ):
                     self.assert_ended(self.raw(server, part))
 

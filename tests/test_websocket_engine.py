@@ -990,6 +990,9 @@ class TimeTests(unittest.TestCase):
         self.assertEqual(conversation.receiver.ends, [(1006, "ping timeout")])
         self.assertEqual(self.opcodes(conversation), [PING, CLOSE])
         self.assertEqual(conversation.wire.frames[-1].close_code, 1011)
+        [(code, reason)] = conversation.receiver.faults
+        self.assertEqual(code, 1011)
+        self.assertIn("WEBSOCKET['PING_TIMEOUT']", reason)
         self.assertEqual(conversation.wire.ended, "close")
         self.assertIsNone(conversation.wire.seconds)
 

@@ -355,13 +355,17 @@ class DenialTests(StreamTestCase):
             await talk.send("accept")
 
         settings = {"TIMEOUTS": {"WEBSOCKET_CONNECT": 0.05}}
-        with self.talking(body, settings) as client, self.quiet() as logs:
+        with (
+            self.talking(body, settings) as client,
+            self.assertLogs("django_daphne.protocol", logging.INFO) as logs,
+        ):
             client.ask()
             self.assertEqual(client.read().status, 503)
             self.assertEqual(self.hear()["code"], 1006)
             self.assertIsInstance(self.hear_failure(), OSError)
         self.assertEqual(len(logs.output), 1)
-        self.assertIn("within 0.05 s", logs.output[0])
+        self.assertIn("WARNING", logs.output[0])
+        self.assertRegex(logs.output[0], r"127\.0\.0\.1:\d+: .*\['WEBSOCKET_CONNECT'\]")
 
     def test_a_client_that_does_not_wait(self) -> None:
         async def body(talk: Talk) -> None:

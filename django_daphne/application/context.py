@@ -34,6 +34,14 @@ server_log = logging.getLogger("django_daphne.server")
 protocol_log = logging.getLogger("django_daphne.protocol")
 
 
+def client_name(client: Address | None) -> str:
+    """A client, as lines of the protocol log name it."""
+    if client is None:
+        return "a local client"
+    host, port = client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Context:
     """The application and everything that its streams need besides.
 

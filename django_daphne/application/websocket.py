@@ -24,6 +24,7 @@ is dropped in silence: a Channels consumer that is sending at that moment still 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol
@@ -45,6 +46,7 @@ from .context import (
     Context,
     Message,
     Peer,
+    client_name,
     protocol_log,
     server_log,
     was_cancelled,
@@ -203,14 +205,7 @@ class WebSocketStream:
         self.context.loop.call_soon(callback)
 
     def failed(self, code: int, reason: str, /) -> None:
-        client = self.scope["client"]
-        protocol_log.info(
-            "%s: %s (%d)",
-            "{}:{}".format(*client) if client else "a local client",
-            reason,
-            code,
-            extra={"reason": reason, "status": code, "client": client, "data": b""},
-        )
+        self._report(logging.INFO, reason, code)
 
     def closed(self, code: int, reason: str, /) -> None:
         self._log("disconnect", code)
@@ -450,12 +445,11 @@ class WebSocketStream:
     def _connect_expired(self) -> None:
         self._timer = None
         if self._state is _CONNECTING:
-            seconds = self.context.timeouts.websocket_connect
-            server_log.error(
-                "The application did not accept or deny WebSocket %s within %g s",
-                path_as_sent(self.scope),
-                seconds,
-                extra={"scope": self.scope},
+            self._report(
+                logging.WARNING,
+                f"the application did not accept or deny WebSocket "
+                f"{path_as_sent(self.scope)} within TIMEOUTS['WEBSOCKET_CONNECT']",
+                503,
             )
             self._refuse_handshake(503, "the application took too long", ABNORMAL)
 
@@ -489,6 +483,17 @@ class WebSocketStream:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+    def _report(self, level: int, reason: str, status: int) -> None:
+        client = self.scope["client"]
+        protocol_log.log(
+            level,
+            "%s: %s (%d)",
+            client_name(client),
+            reason,
+            status,
+            extra={"reason": reason, "status": status, "client": client, "data": b""},
+        )
 
     def _log(self, kind: str, status: int) -> None:
         log = self.context.log_access

@@ -617,6 +617,8 @@ class HTTP1Engine:
                 self._end_exchange()
             elif self._body_read > DISCARD_LIMIT:
                 self._stop_after_response()
+            else:
+                self._expect_more_of_body(len(chunk))
             return
         stream = self.stream
         if stream is None:
@@ -638,7 +640,12 @@ class HTTP1Engine:
             self._pace = None
             self._arm(self._timeouts.request, self._request_expired)
             stream.end()
-        elif not self._keeps_pace(len(chunk)):
+        else:
+            self._expect_more_of_body(len(chunk))
+
+    def _expect_more_of_body(self, size: int) -> None:
+        """``size`` bytes of it have come, and they were not the last."""
+        if not self._keeps_pace(size):
             late = ProtocolError(
                 "the request body came more slowly than LIMITS['MINIMUM_RATE']", 408
             )
@@ -660,10 +667,14 @@ class HTTP1Engine:
         """The application took ``size`` bytes of the body; more may come."""
         self._unread -= size
         if self._paused and self._unread <= BODY_HIGH_WATER // 2 and self._body_left:
-            self._resume()
-            if self._pace is not None:
-                self._pace.go_on(self.wire.clock.seconds)
-            self._arm(self._timeouts.body, self._body_expired)
+            self._listen_to_body()
+
+    def _listen_to_body(self) -> None:
+        """From now on it is the client who keeps us waiting."""
+        self._resume()
+        if self._pace is not None:
+            self._pace.go_on(self.wire.clock.seconds)
+        self._arm(self._timeouts.body, self._body_expired)
 
     def invite_body(self) -> None:
         """The application wants the body: say so to a client that waits to be asked.
@@ -966,8 +977,7 @@ class HTTP1Engine:
         else:
             self._discarding = True
             self._body_read = 0
-            self._resume()
-            self._arm(self._timeouts.body, self._body_expired)
+            self._listen_to_body()
 
     def _end_exchange(self) -> None:
         """Request and response are both complete: take up the next, or close."""
@@ -1055,7 +1065,8 @@ class HTTP1Engine:
             status = error.status
             self._answer(status, error.headers)
         elif self._discarding:
-            self.wire.close()
+            # Its answer may not have been read yet.
+            self.wire.linger()
         else:
             self.abort()
         if stream is not None:

@@ -254,7 +254,8 @@ class HTTP2Engine:
     __slots__ = (
         "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
         "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
-        "_date_line", "_decoder", "_draining", "_early_priorities", "_encoder",
+        "_date_line", "_deaf_since", "_decoder", "_draining", "_early_priorities",
+        "_encoder",
         "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
         "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
         "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
@@ -307,8 +308,8 @@ class HTTP2Engine:
         }
         self._preface_left = PREFACE
         self._settled = False
-        #: How fast the client opens the connection's window, and what it has let
-        #: through since that was last looked at.
+        #: How fast the client opens the connection's window while somebody waits for
+        #: it, and what it has let through since that was last looked at.
         self._window_pace: Pace | None = None
         self._window_due: float | None = None
         self._sent = 0
@@ -335,6 +336,8 @@ class HTTP2Engine:
         #: Bytes of DATA among them.
         self._buffered = 0
         self._choked = 0
+        #: When we stopped reading because of what the client does not take.
+        self._deaf_since: float | None = None
         self._flush_due = False
         self._closed = False
         self._draining = False
@@ -376,6 +379,11 @@ class HTTP2Engine:
         return self._draining and not self._closed
 
     @property
+    def deaf(self) -> bool:
+        """Whether we read nothing until the client has taken more."""
+        return self._deaf_since is not None
+
+    @property
     def tunnels(self) -> int:
         """How many WebSockets there are."""
         return sum(exchange.is_tunnel for exchange in self.exchanges.values())
@@ -407,6 +415,10 @@ class HTTP2Engine:
 
     def writable_again(self) -> None:
         self._choked = 0
+        since, self._deaf_since = self._deaf_since, None
+        if since is not None:
+            for exchange in self.exchanges.values():
+                exchange.was_not_heard(since)
         self._resume()
         self._flush()
 
@@ -841,9 +853,7 @@ class HTTP2Engine:
             return
         events = self._h2.receive_data(_window_update(id, size))
         if exchange is None:
-            if self._window_pace is not None:
-                self._window_due = None
-                self._window_pace.stop(self.wire.clock.seconds)
+            self._window_matters_not()
             if self.schedule:
                 self.send_soon()
         elif any(isinstance(event, StreamReset) for event in events):
@@ -939,6 +949,7 @@ class HTTP2Engine:
         if size:
             self._out.append(data)
             self._h2.sent_data(id, size)
+            self._sent += size
         if end:
             self._h2.sent_end(id)
         self._buffered += size + 9
@@ -975,6 +986,8 @@ class HTTP2Engine:
         """The stream is closed; whoever answers it hears of the ``reason``, if any."""
         self.exchanges.pop(exchange.id, None)
         self.schedule.discard(exchange)
+        if not self.schedule:
+            self._window_matters_not()
         if reason is None:
             exchange.close()
         else:
@@ -1030,7 +1043,7 @@ class HTTP2Engine:
                 return
             exchange = schedule.next()
             assert exchange is not None
-            self._sent += exchange.send_frame(min(window, MAX_FRAME))
+            exchange.send_frame(min(window, MAX_FRAME))
 
     def _await_window(self) -> None:
         """The connection's window is shut; a client that only sips has to go."""
@@ -1047,6 +1060,12 @@ class HTTP2Engine:
                 self._fail(ENHANCE_YOUR_CALM, reason)
         self._sent = 0
 
+    def _window_matters_not(self) -> None:
+        """The connection's window is open, or nobody is left who waits for it."""
+        if self._window_pace is not None:
+            self._window_due = None
+            self._window_pace.stop(self.wire.clock.seconds)
+
     def _write_out(self) -> bool:
         """One write of everything there is; whether there was anything."""
         out = self._out
@@ -1059,6 +1078,8 @@ class HTTP2Engine:
         if not self.wire.writable:
             self._choked += len(data)
             if self._choked > CHOKE:
+                if self._deaf_since is None:
+                    self._deaf_since = self.wire.clock.seconds
                 self._pause()
         self.wire.write(data)
         return True
@@ -1162,7 +1183,7 @@ class HTTP2Engine:
                 )
                 return
             # Nothing waits for it, or the wire has an eye on that.
-            self._window_due = None
+            self._window_matters_not()
         for exchange in tuple(self.exchanges.values()):
             exchange.check_time(now, self._heard_of(exchange.id))
         if self._closed:

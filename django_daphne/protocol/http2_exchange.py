@@ -300,6 +300,14 @@ class Exchange:
                 self._body_pace.go_on(self.engine.wire.clock.seconds)
             self._body_due = self.engine.due(seconds)
 
+    def was_not_heard(self, since: float) -> None:
+        """The engine read nothing for a while: that was no time of the client's."""
+        if self._body_due is not None:
+            if self._body_pace is not None:
+                self._body_pace.stop(since)
+                self._body_pace.go_on(self.engine.wire.clock.seconds)
+            self._expect_body()
+
     def _discard(self, data: bytes, ended: bool) -> None:
         self._body_read += len(data)
         if ended:
@@ -529,12 +537,12 @@ class Exchange:
                 self.writable = False
         self._ending = end
         self.window_opened()
-        if not engine.window(self.id):
+        if self._write_due is None and not engine.window(self.id):
             self._await_window(0)
         engine.send_soon()
 
-    def send_frame(self, largest: int) -> int:
-        """Send one frame of what waits, ``largest`` bytes at most; return its size.
+    def send_frame(self, largest: int) -> None:
+        """Send one frame of what waits, ``largest`` bytes at most.
 
         Called by the engine, whose turn it knows to be this exchange's.
         """
@@ -556,13 +564,16 @@ class Exchange:
         self._unsent_size -= size
         if unsent:
             engine.send_data(self.id, data, False, size < SQUEEZED)
-            if size == window:
+            if size < window:
+                if self._window_pace is not None:
+                    self._window_pace.count(size)
+            else:
                 engine.schedule.discard(self)
                 if not self._await_window(size):
                     self._give_up(
                         "the client takes it more slowly than LIMITS['MINIMUM_RATE']"
                     )
-                    return size
+                    return
         else:
             self._unsent = self._write_due = self._window_pace = None
             engine.schedule.discard(self)
@@ -575,7 +586,6 @@ class Exchange:
                 self._send_trailers()
             elif self._ending:
                 self._ended_response()
-        return size
 
     def _await_window(self, size: int) -> bool:
         """The client's window is shut, after ``size`` bytes; whether it hurries."""
@@ -656,8 +666,10 @@ class Exchange:
             # The whole connection stands still; the wire has an eye on that.
             self._expect_window()
         if self._body_due is not None and self._body_due <= now:
-            seconds = self.engine.timeouts.body
-            if heard is not None and seconds is not None and heard + seconds > now:
+            seconds = self.engine.timeouts.body or TUNNEL_CLOSE_TIMEOUT
+            if self.engine.deaf:
+                self._body_due = self.engine.due(seconds)
+            elif heard is not None and heard + seconds > now:
                 self._body_due = heard + seconds
             else:
                 self._body_due = None

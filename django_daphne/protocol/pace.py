@@ -26,7 +26,7 @@ class Pace:
 
     def keeps(self, size: int, now: float) -> bool:
         """``size`` bytes have come; False when those of a whole window are too few."""
-        self._came += size
+        self.count(size)
         window, least = self._window, self._least
         if window is None or least is None or self._stopped is not None:
             return True
@@ -37,6 +37,10 @@ class Pace:
         self._since = now
         self._came = 0
         return kept
+
+    def count(self, size: int) -> None:
+        """``size`` bytes have come; the judgement waits for others."""
+        self._came += size
 
     def stop(self, now: float) -> None:
         """What passes from now on counts for nothing."""

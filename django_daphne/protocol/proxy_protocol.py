@@ -301,4 +301,4 @@ class ProxyHeaderEngine:
         """Whoever comes next on the connection is told."""
 
     def _expired(self) -> None:
-        self.refuse(f"no PROXY header within {self._timeout:g} s")
+        self.refuse("no PROXY header within TIMEOUTS['HEADERS']")

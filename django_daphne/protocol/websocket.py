@@ -549,6 +549,9 @@ class WebSocketEngine:
     def _ping_timed_out(self) -> None:
         # The peer may be there after all, behind a path that loses only one direction.
         self.wire.write(_control(_CLOSE, INTERNAL_ERROR.to_bytes(2) + b"ping timeout"))
+        self._receiver.failed(
+            INTERNAL_ERROR, "no ping was answered within WEBSOCKET['PING_TIMEOUT']"
+        )
         self._end(ABNORMAL, "ping timeout")
         self.wire.close()
 

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
-from ..application.context import Peer, protocol_log
+from ..application.context import Peer, client_name, protocol_log
 from ..application.http import HTTPStream
 from ..protocol import http1, http2
 from ..protocol.http2_exchange import Exchange
@@ -38,7 +39,7 @@ from ..protocol.websocket import WebSocketEngine
 from ..protocol.wire import Engine, Stream
 from .ceilings import FORETOLD, Crowd
 from .clock import Clock
-from .peers import address, client_name, is_trusted
+from .peers import address, is_trusted
 from .sendfile import AVAILABLE, FileCopy
 from .taken import tcp_taken
 from .tls_extension import tls_extension
@@ -395,12 +396,16 @@ class Connection(asyncio.Protocol):
 
     def _speak_http2(self) -> None:
         server = self._server
+        timeouts = server.config.timeouts
+        if self._begin_request == self._turn_away:
+            # Nothing will be served here that it could be kept alive for.
+            timeouts = dataclasses.replace(timeouts, keep_alive=timeouts.headers)
         engine = http2.HTTP2Engine(
             self,
             self._begin_request,
             self._report,
             server.config.limits,
-            server.config.timeouts,
+            timeouts,
             server.server_line,
         )
         self.switch(engine)
@@ -524,16 +529,13 @@ class Connection(asyncio.Protocol):
         self._look_again()
 
     def _give_up(self, taken: int, seconds: float) -> None:
-        limit, amount = "TIMEOUTS['WRITE']", "nothing"
+        reason = "the client took nothing of the response in TIMEOUTS['WRITE']"
         if taken > 0:
-            limit, amount = "LIMITS['MINIMUM_RATE']", f"only {taken} bytes"
-        protocol_log.info(
-            "%s took %s of the response in %.0f s (%s)",
-            self._name(),
-            amount,
-            seconds,
-            limit,
-        )
+            reason = (
+                f"the client took only {taken} bytes of the response in "
+                f"{seconds:.0f} s, less than LIMITS['MINIMUM_RATE']"
+            )
+        self._report(reason, None, b"")
         self.abort()
 
     # -- Requests ----------------------------------------------------------------------
@@ -558,6 +560,9 @@ class Connection(asyncio.Protocol):
         assert rush is not None
         if len(self._server.context.streams) >= rush.limit:
             raise rush.refusal()
+        return self._begin_for_whom_it_is(engine, head)
+
+    def _begin_for_whom_it_is(self, engine: Carrier, head: Head) -> Stream:
         if self._trusted:
             return self._begin_for_another(engine, head)
         return self._begin(engine, head)
@@ -581,7 +586,7 @@ class Connection(asyncio.Protocol):
             protocol_log.log(
                 level,
                 "%s: %s%s",
-                self._name(),
+                client_name(self.peer.client),
                 reason,
                 f" ({status})" if status else "",
                 extra={
@@ -591,9 +596,6 @@ class Connection(asyncio.Protocol):
                     "data": data,
                 },
             )
-
-    def _name(self) -> str:
-        return client_name(self.peer.client)
 
 
 class RedirectConnection(Connection):
@@ -607,7 +609,7 @@ class RedirectConnection(Connection):
 
     def _begin_if_free(self, engine: Carrier, head: Head) -> Stream:
         # No application is asked, so it does not matter how much it has to do.
-        return self._begin(engine, head)
+        return self._begin_for_whom_it_is(engine, head)
 
 
 #: How loud a report is, by the status answered with: 0 where nobody was there to be

@@ -93,7 +93,11 @@ class Figures:
 
     def exposition(self, accept: str) -> tuple[str, bytes]:
         """Content type and text, as ``accept`` would have them."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # It compares versions that it has not read.
+            encode, content_type = choose_encoder("")
         text: bytes = encode(self._registry)
         others: bytes = encode(REGISTRY)
         # OpenMetrics ends with a mark of which there may be one.

@@ -19,11 +19,6 @@ def address(name: Any, server: bool = False) -> Address | None:
     return None
 
 
-def client_name(client: Address | None) -> str:
-    """A client, as log lines name it."""
-    return "a local client" if client is None else f"{client[0]}:{client[1]}"
-
-
 def is_trusted(trust: Trust, client: Address | None, sock: Any) -> bool:
     """Whether the peer at the other end of ``sock``, whose name is ``client``, is.
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Any
 
-from ..application.context import protocol_log, server_log
+from ..application.context import client_name, protocol_log, server_log
 from ..binds import Bind
 from ..errors import ProtocolError
 from ..protocol.proxy_protocol import (
@@ -38,7 +38,7 @@ from ..protocol.proxy_protocol import (
 )
 from .certificates import CertificateStore
 from .endpoints import MakeProtocol, SocketListener
-from .peers import address, client_name, is_trusted
+from .peers import address, is_trusted
 from .refusals import refusal
 from .tls import hush_undecodable_names, send_last_words
 
@@ -296,7 +296,12 @@ class Arrival:
             client_name(self._client),
             reason,
             f" ({status})" if status else "",
-            extra={"reason": reason, "status": status, "data": data},
+            extra={
+                "reason": reason,
+                "status": status,
+                "client": self._client,
+                "data": data,
+            },
         )
 
     # -- The PROXY header --------------------------------------------------------------
@@ -334,7 +339,7 @@ class Arrival:
             self._watch(self._read_header, self._deadline, self._sent_no_header)
 
     def _sent_no_header(self) -> None:
-        self._refuse(f"no PROXY header within {self._listener.handshake_timeout:g} s")
+        self._refuse("no PROXY header within TIMEOUTS['HANDSHAKE']")
 
     def _refuse(self, reason: str, data: bytes = b"") -> None:
         self._report(reason, data=data[:FIRST_BYTES])
@@ -364,7 +369,7 @@ class Arrival:
             self._task.add_done_callback(self._done)
 
     def _stayed_silent(self) -> None:
-        self._report(f"no TLS handshake within {self._listener.handshake_timeout:g} s")
+        self._report("no TLS handshake within TIMEOUTS['HANDSHAKE']")
         self.close()
 
     # -- Plain HTTP --------------------------------------------------------------------
@@ -447,5 +452,5 @@ class Arrival:
                 return "the server name asked for is not ASCII"
             return (error.reason or str(error)).replace("_", " ").lower()
         if isinstance(error, ConnectionAbortedError):
-            return f"it took more than {self._listener.handshake_timeout:g} s"
+            return "it took longer than TIMEOUTS['HANDSHAKE']"
         return "the client closed the connection"
