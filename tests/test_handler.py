@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import gzip
+import io
 import logging
 import os
 import tempfile
@@ -210,6 +211,14 @@ def stream_and_fail(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces())
 
 
+def stream_and_exit(request: HttpRequest) -> StreamingHttpResponse:
+    def pieces() -> Iterator[bytes]:
+        yield b"one"
+        raise SystemExit(3)
+
+    return StreamingHttpResponse(pieces())
+
+
 def stream_slowly(request: HttpRequest) -> StreamingHttpResponse:
     def pieces() -> Iterator[bytes]:
         yield b"first"
@@ -251,6 +260,7 @@ urlpatterns = [
     path("task", leave_a_task),
     path("stream", stream),
     path("fail", stream_and_fail),
+    path("exit", stream_and_exit),
     path("slow", stream_slowly),
     path("file", this_file),
     path("query", query),
@@ -366,6 +376,24 @@ class ThreadTests(HandlerTestCase):
             own.close()
             self.assertEqual((own.count, own.idle), (0, 0))
 
+    def test_a_thread_that_cannot_be_started(self) -> None:
+        """It does not count."""
+        some = Threads()
+
+        async def main() -> None:
+            with (
+                mock.patch.object(
+                    threading.Thread, "start", side_effect=RuntimeError("no more")
+                ),
+                self.assertRaisesMessage(RuntimeError, "no more"),
+            ):
+                await some.lease(1)
+            async with asyncio.timeout(PATIENCE):
+                some.give_back(await some.lease(1))
+
+        asyncio.run(main())
+        some.close()
+
     def test_what_nobody_wants_ends(self) -> None:
         own = Threads()
         with mock.patch("django_daphne.handler.threads.IDLE", 0.05):
@@ -463,6 +491,26 @@ class ConnectionTests(HandlerTestCase):
 
     databases = {"default"}
 
+    def test_closing_that_fails(self) -> None:
+        """The response is sent all the same, as by Django."""
+
+        def fail(**kwargs: Any) -> None:
+            raise LookupError("on purpose")
+
+        async def main() -> None:
+            exchange = Exchange("/thread")
+            with self.assertRaisesMessage(LookupError, "on purpose"):
+                await exchange.run(Handler())
+            self.assertEqual(exchange.status, 200)
+            self.assertFalse(exchange.sent[-1]["more_body"])
+
+        request_finished.connect(fail)
+        self.addCleanup(request_finished.disconnect, fail)
+        for module in (__name__, "django.core.cache"):
+            fail.__module__ = module
+            with self.subTest(module):
+                asyncio.run(main())
+
     def test_persistent_connections(self) -> None:
         opened: list[int] = []
         connect = BaseDatabaseWrapper.connect
@@ -513,6 +561,12 @@ class BodyTests(HandlerTestCase):
                 size, found = self.fetch("/size", *pieces).body.split()
             self.assertEqual(int(size), sum(map(len, pieces)))
             self.assertEqual(found, kind)
+
+    @override_settings(FILE_UPLOAD_MAX_MEMORY_SIZE=None)
+    def test_without_a_limit(self) -> None:
+        for pieces in ((b"x",), (b"x" * 300_000, b"y")):
+            body = self.fetch("/size", *pieces).body
+            self.assertEqual(body, b"%d BytesIO" % sum(map(len, pieces)))
 
     def test_too_much_for_a_view(self) -> None:
         with (
@@ -614,6 +668,19 @@ class StreamTests(HandlerTestCase):
         asyncio.run(main())
         self.assertEqual(finished, [Handler])
 
+    def test_an_iterator_that_would_end_the_process(self) -> None:
+        """Raised in a task of its own, it would end the loop."""
+        ended: list[bytes] = []
+
+        async def main() -> None:
+            exchange = Exchange("/exit")
+            with self.assertRaises(SystemExit):
+                await exchange.run(Handler())
+            ended.append(exchange.body)
+
+        asyncio.run(main())
+        self.assertEqual(ended, [b"one"])
+
 
 PATHSEND: dict[str, Any] = {"http.response.pathsend": {}}
 
@@ -704,6 +771,27 @@ class FileTests(HandlerTestCase):
         replaced = FileResponse(opened())
         replaced.streaming_content = map(bytes.upper, replaced.streaming_content)
         self.assertIsNone(path_of(replaced, PATHSEND))
+
+        class Overridden(FileResponse):
+            @property
+            def streaming_content(self) -> Iterator[bytes]:
+                return iter([b"CONTENT"])
+
+            @streaming_content.setter
+            def streaming_content(self, value: Any) -> None:
+                self._set_streaming_content(value)
+
+        self.assertIsNone(path_of(Overridden(opened()), PATHSEND))
+
+        class UpperFile(io.FileIO):
+            def readinto(self, buffer: Any) -> int:
+                count = super().readinto(buffer)
+                buffer[:count] = bytes(buffer[:count]).upper()
+                return count
+
+        opened()
+        buffer = self.enterContext(io.BufferedReader(UpperFile(file)))
+        self.assertIsNone(path_of(FileResponse(buffer), PATHSEND))
 
         shortened = FileResponse(opened())
         shortened["Content-Length"] = "3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -142,6 +143,41 @@ class SendfileTests(unittest.TestCase):
             self.assertEqual(client.read_head().get("Content-Length"), str(SIZE))
             self.assertEqual(client.read_to_end(), content(100_000))
         self.assertIn("became shorter", "".join(logs.output))
+
+    def test_what_the_kernel_cannot_copy(self) -> None:
+        """It is read."""
+        own = os.sendfile
+
+        def cannot(out: int, file: int, offset: int, count: int) -> int:
+            if offset >= begin:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return own(out, file, offset, begin - offset)
+
+        with mock.patch.object(os, "sendfile", cannot):
+            for begin in (0, 100_000):
+                with self.subTest(begin=begin):
+                    self.check_contents()
+
+    def test_a_file_that_is_written_anew(self) -> None:
+        """Empty for a moment, and then as long as it was."""
+        own = os.sendfile
+
+        def empty(out: int, file: int, offset: int, count: int) -> int:
+            return 0 if offset else own(out, file, 0, min(count, 100_000))
+
+        with mock.patch.object(os, "sendfile", empty):
+            self.check_contents()
+
+    def test_no_descriptor_left(self) -> None:
+        full = OSError(errno.EMFILE, "Too many open files")
+        with mock.patch.object(os, "dup", side_effect=full):
+            self.check_contents()
+
+    def check_contents(self) -> None:
+        with serving(self.app) as server, server.connect() as client:
+            for _ in range(2):
+                self.assertEqual(client.get().body, content())
+        self.assertEqual(self.failed, [])
 
     def test_a_client_that_reads_nothing(self) -> None:
         """``TIMEOUTS["WRITE"]`` counts here too."""

@@ -531,17 +531,15 @@ class HTTPStream:
             # The head goes first, whichever way the file takes.
             await self.send({"type": "http.response.body", "more_body": True})
             copying = self.engine.copy_file(file.fileno(), size)
-            if copying is None:
-                await self._read_out(file, size)
-            else:
-                copied = await copying
-                self._sent += copied
-                if copied < size:
-                    if os.fstat(file.fileno()).st_size < size:
-                        raise OSError(f"{path} became shorter while it was sent")
-                    while self._state is _IN_BODY:
-                        # The connection is lost, which we are about to hear.
-                        await self._wait_to_write()
+            copied = 0 if copying is None else await copying
+            self._sent += copied
+            if copied < size:
+                if os.fstat(file.fileno()).st_size < size:
+                    raise OSError(f"{path} became shorter while it was sent")
+                # If the connection is lost, we hear it here.
+                await self._wait_writable()
+                file.seek(copied)
+                await self._read_out(file, size - copied)
             await self.send({"type": "http.response.body"})
         finally:
             file.close()

@@ -11,6 +11,7 @@ import asyncio
 import io
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from typing import IO, Any
 
 from django.conf import settings
@@ -31,7 +32,7 @@ async def read_body(receive: Receive) -> IO[bytes]:
     message = await receive()
     if message["type"] != "http.disconnect" and not message.get("more_body", False):
         body = message.get("body", b"")
-        if len(body) <= settings.FILE_UPLOAD_MAX_MEMORY_SIZE:
+        if len(body) <= _memory_limit():
             return io.BytesIO(body)
     spool = _Spool()
     try:
@@ -47,9 +48,14 @@ async def read_body(receive: Receive) -> IO[bytes]:
         raise
 
 
+def _memory_limit() -> float:
+    limit: int | None = settings.FILE_UPLOAD_MAX_MEMORY_SIZE
+    return inf if limit is None else limit
+
+
 class _Spool:
     def __init__(self) -> None:
-        self._limit = settings.FILE_UPLOAD_MAX_MEMORY_SIZE
+        self._limit = _memory_limit()
         self._memory = io.BytesIO()
         self._file: IO[bytes] | None = None
 

@@ -103,7 +103,8 @@ class Exchange:
         self._cancelled = False
         #: The client has gone, as far as we know.
         self._disconnected = False
-        self._surprise: AssertionError | None = None
+        #: What is raised when all has been done.
+        self._surprise: Exception | None = None
         self._listener: asyncio.TimerHandle | asyncio.Task[None]
 
     async def run(self) -> None:
@@ -304,7 +305,11 @@ class Exchange:
                 if self._before is None:
                     # What is sent is sent in the context that was there before.
                     self._before = contextvars.copy_context()
-                self._finish(work)
+                try:
+                    self._finish(work)
+                except Exception as error:
+                    # It would have come after the response, and does.
+                    self._surprise = error
         return None
 
     def _prepare(self, response: Response) -> None:

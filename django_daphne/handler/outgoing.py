@@ -36,7 +36,7 @@ AHEAD = 64 * 1024
 #: What a piece counts for besides its bytes, lest empty ones be free.
 PIECE_COST = 256
 
-#: Objects that read what is in the file and nothing else.
+#: Objects that read what is in the file and nothing else, or a buffer before them.
 _PLAIN_FILES = (io.BufferedReader, io.BufferedRandom, io.FileIO)
 
 #: Where ``FileResponse`` would read on by itself.
@@ -70,7 +70,10 @@ def body_message(data: bytes, more: bool) -> Message:
 
 def is_plain_file(file: object) -> bool:
     """Whether nothing happens when ``file`` is closed but its closing."""
-    return type(file) in _PLAIN_FILES
+    return type(file) in _PLAIN_FILES and (
+        # A buffer reads from anything that has the methods of a file.
+        type(getattr(file, "raw", file)) is io.FileIO
+    )
 
 
 def path_of(response: HttpResponseBase, extensions: Any) -> str | None:
@@ -83,6 +86,8 @@ def path_of(response: HttpResponseBase, extensions: Any) -> str | None:
     if not extensions or "http.response.pathsend" not in extensions:
         return None
     if not isinstance(response, FileResponse):
+        return None
+    if type(response).streaming_content is not StreamingHttpResponse.streaming_content:
         return None
     file: Any = response.file_to_stream
     while isinstance(file, File) and getattr_static(type(file), "read") is _READ:
@@ -123,14 +128,16 @@ async def send_iterated(
     """
     await send(head)
     ahead = _Ahead(asyncio.get_running_loop())
-    iterating = asyncio.ensure_future(hop(lambda work: ahead.run(response, work)))
+    iterating = asyncio.ensure_future(_iterate(ahead, response))
     iterating.add_done_callback(lambda _: ahead.arrived.set())
     try:
         while not iterating.done() or ahead.pieces:
             await ahead.arrived.wait()
             for chunk in _chunks(b"".join(ahead.take()), chunk_size):
                 await send(body_message(chunk, True))
-        await iterating
+        error = await iterating
+        if error is not None:
+            raise error
     finally:
         ahead.stop()
         if not iterating.done():
@@ -138,6 +145,17 @@ async def send_iterated(
             with contextlib.suppress(BaseException):
                 await asyncio.shield(iterating)
     await send({"type": "http.response.body"})
+
+
+async def _iterate(
+    ahead: _Ahead, response: StreamingHttpResponse
+) -> BaseException | None:
+    """Returns what would end the loop if it was raised in a task of its own."""
+    try:
+        await hop(lambda work: ahead.run(response, work))
+    except (SystemExit, KeyboardInterrupt) as error:
+        return error
+    return None
 
 
 def _chunks(data: bytes, size: int) -> Iterable[bytes]:

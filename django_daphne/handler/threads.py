@@ -161,8 +161,10 @@ class Threads:
             if self._idle:
                 return self._idle.pop()
             if cap is None or self._count < cap:
+                # Where no thread can be started, none counts.
+                worker = Worker(self)
                 self._count += 1
-                return Worker(self)
+                return worker
             loop = asyncio.get_running_loop()
             future: asyncio.Future[Worker] = loop.create_future()
             self._waiting.append((loop, future))

@@ -883,15 +883,18 @@ class HTTP1Engine:
     def copy_file(self, file: int, size: int) -> Awaitable[int] | None:
         """Send ``size`` bytes of an open file as body, if that can be done directly.
 
-        The result is how many have gone. None: they have to be read, and sent by
-        :meth:`body`.
+        The result is how many have gone; others, and with None all, have to be read,
+        and sent by :meth:`body`.
         """
         if self._response != _COUNTED or size > self._response_left:
             return None
         copying = self.wire.copy_file(file, size)
-        if copying is not None:
-            self._count(size)
-        return copying
+        return None if copying is None else self._counted(copying)
+
+    async def _counted(self, copying: Awaitable[int]) -> int:
+        copied = await copying
+        self._count(copied)
+        return copied
 
     def trailers(self, headers: Headers) -> None:
         """Complete a response with trailers (RFC 9112 section 7.1.2).

@@ -79,8 +79,9 @@ class SocketWire(Wire, Protocol):
         """Send ``size`` bytes of the open ``file``, past what writes bytes.
 
         Nothing may be written until the result is there: how many bytes have gone,
-        fewer than ``size`` when there are no more or the peer has gone. Cancelling it
-        stops the copying. None when this wire cannot do it.
+        fewer than ``size`` when there are no more, the kernel cannot copy them, or the
+        peer has gone. Cancelling it stops the copying. None when this wire cannot do
+        it.
         """
 
 

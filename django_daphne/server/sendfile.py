@@ -9,6 +9,7 @@ written to meanwhile.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 
@@ -17,13 +18,17 @@ TURN = 512 * 1024
 
 AVAILABLE = hasattr(os, "sendfile")
 
+#: What the kernel says of a file that it can only read: not every file system has what
+#: copying needs.
+_CANNOT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+
 
 class FileCopy:
     """Copies ``size`` bytes of the open ``file``, from its beginning, to ``sock``.
 
     ``result`` is how many were copied: all, or fewer because the file has become
-    shorter, the socket has failed, or :meth:`stop` was called. ``blocked`` is called
-    whenever the peer may have to take something first.
+    shorter, the kernel cannot copy it, the socket has failed, or :meth:`stop` was
+    called. ``blocked`` is called whenever the peer may have to take something first.
     """
 
     def __init__(
@@ -53,7 +58,12 @@ class FileCopy:
         """The transport has nothing to send any more."""
         if self._over or self._socket >= 0:
             return
-        self._socket = os.dup(sock)
+        try:
+            self._socket = os.dup(sock)
+        except OSError:
+            # There are no more descriptors; whoever reads and writes needs none.
+            self.stop()
+            return
         self._loop.add_writer(self._socket, self._push)
         self._push()
 
@@ -78,8 +88,8 @@ class FileCopy:
                 )
             except BlockingIOError:
                 break
-            except OSError:
-                self.failed = True
+            except OSError as error:
+                self.failed = error.errno not in _CANNOT
                 self.stop()
                 return
             if not sent:
