@@ -376,6 +376,32 @@ class ThreadTests(HandlerTestCase):
             own.close()
             self.assertEqual((own.count, own.idle), (0, 0))
 
+    def test_a_slow_client_holds_no_thread(self) -> None:
+        """Once nothing is left but to send what there is."""
+
+        async def main(target: str) -> None:
+            handler = Handler()
+            slow = Exchange(target, extensions=PATHSEND)
+            slow.may_send.clear()
+            waiting = asyncio.ensure_future(slow.run(handler))
+            async with asyncio.timeout(PATIENCE):
+                while not slow.sent:
+                    await asyncio.sleep(0.01)
+            self.assertEqual((await fetch(handler, "/thread")).status, 200)
+            slow.may_send.set()
+            await waiting
+            self.assertEqual(slow.status, 200)
+
+        for target in ("/thread", "/file"):
+            with (
+                self.subTest(target),
+                override_settings(DJANGO_DAPHNE={"WORKER": {"THREADS": 1}}),
+                mock.patch("django_daphne.handler.exchange.threads", Threads()) as own,
+            ):
+                asyncio.run(main(target))
+                self.assertEqual((own.count, own.idle), (1, 1))
+                own.close()
+
     def test_a_thread_that_cannot_be_started(self) -> None:
         """It does not count."""
         some = Threads()

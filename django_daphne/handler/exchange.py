@@ -225,6 +225,10 @@ class Exchange:
             self._response = response
             if handler.sends_as_django:
                 self._prepare(response)
+        if self._closed and self._worker is not None:
+            # Nothing is left for the thread to do, however slow the client is.
+            worker, self._worker = self._worker, None
+            self._give_back(worker)
         await self._deliver()
 
     async def _deliver(self) -> None:
