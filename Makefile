@@ -17,7 +17,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ADDRESS ?= 127.0.0.1:8000
-JOBS ?= 2
+JOBS ?= 3
 SECONDS ?= 60
 MINUTES ?= 30
 BIN := $(VENV)/bin

@@ -3,9 +3,9 @@
 
 Labels and options are those of Django's ``manage.py test`` (``--failfast``, ``-k``,
 ``--tag``, ``--exclude-tag``, ``-v`` …); without a label everything in ``tests`` runs.
-``--jobs 2`` runs two modules at a time, each in a process of its own: most tests wait
-for a server more than they work. The last line printed is ``N passed, N failed, N
-skipped``; the exit status is 0 only when something ran and nothing failed.
+``--jobs 3`` runs three modules at a time, each in a process of its own: most wait more
+than they work. The last line printed is ``N passed, N failed, N skipped``; the exit
+status is 0 only when something ran and nothing failed.
 """
 
 from __future__ import annotations

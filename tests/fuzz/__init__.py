@@ -28,6 +28,8 @@ TARGETS = {
     "http1": ("http1", "conversation"),
     "http2": ("http2", "frames"),
     "http2_block": ("http2", "block"),
+    "forwarded": ("proxies", "forwarded"),
+    "proxy_header": ("proxies", "header"),
     "websocket": ("websocket", "frames"),
     "websocket_deflate": ("websocket", "deflated"),
     "websocket_handshake": ("websocket", "handshake"),
