@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable
 
 from . import http2_peer as h2
 from .http2_peer import Fields, Peer, Received, Response
-from .serving import PATIENCE
+from .serving import PATIENCE, Connected
 from .websocket_frames import CLOSE, Sent, close_frame, frame
 
 
-class HTTP2Client(Peer):
+class HTTP2Client(Connected, Peer):
     """Used as a context manager, or closed by the test.
 
     ``windows`` opens the client's windows so far that they are never in the way;
@@ -52,25 +51,6 @@ class HTTP2Client(Peer):
                 greeting = h2.PREFACE + h2.settings(INITIAL_WINDOW_SIZE=size)
                 greeting += h2.window_update(0, size)
         self.send(greeting)
-
-    def __enter__(self) -> HTTP2Client:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def vanish(self) -> None:
-        """Close with a reset, as a client that crashes does."""
-        self.socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
 
     def read_some(self) -> list[Received]:
         """The frames that one read completes; settings and pings are acknowledged.

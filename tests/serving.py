@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from django_daphne.config import Config, Hooks, build_config
 from django_daphne.server import process
@@ -322,7 +322,32 @@ class Reader:
         answer.body = bytes(data)
 
 
-class Client(Reader):
+class Connected:
+    """What has a ``socket``: used as a context manager, or closed by the test."""
+
+    socket: socket.socket
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def vanish(self) -> None:
+        """Close with a reset, as a client that crashes does."""
+        self.socket.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+
+class Client(Connected, Reader):
     """A blocking socket that speaks raw HTTP/1.1, over TLS if there is a context.
 
     ``source`` is the address that it connects from, where that matters.
@@ -357,25 +382,6 @@ class Client(Reader):
             self.socket.close()
             raise
         super().__init__(self.socket.recv)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def vanish(self) -> None:
-        """Close with a reset, as a client that crashes does."""
-        self.socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-        )
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
 
     def request(
         self, target: str = "/", method: str = "GET", *fields: str, body: bytes = b""

@@ -92,15 +92,29 @@ async def serve(
     :raises BindError: when a listener cannot be had.
     :raises LifespanFailed: when the application refuses to start.
     """
+    server, monitor = _make(config, application, stop, log_access, sockets)
+    await _serve(server, monitor, stop, hurry, on_listening)
+
+
+def _make(
+    config: Config,
+    application: Application,
+    stop: asyncio.Event,
+    log_access: LogAccess | None,
+    sockets: Sequence[socket.socket] | None = None,
+) -> tuple[Server, Monitor | None]:
+    """A server, and what tells how it is, if ``config`` asks for that."""
     monitor = open_monitor(config)
+    if monitor is not None:
+        log_access = monitor.counting(log_access)
     server = Server(
         config,
         application,
-        log_access=monitor.counting(log_access) if monitor else log_access,
+        log_access=log_access,
         sockets=sockets,
         stop_requested=stop.set,
     )
-    await _serve(server, monitor, stop, hurry, on_listening)
+    return server, monitor
 
 
 async def _serve(
@@ -167,13 +181,7 @@ async def _run(
 ) -> None:
     stop, hurry = asyncio.Event(), asyncio.Event()
     limit = asyncio.ensure_future(_limit(stop, hurry, config.timeouts.graceful))
-    monitor = open_monitor(config)
-    server = Server(
-        config,
-        application,
-        log_access=monitor.counting(log_access) if monitor else log_access,
-        stop_requested=stop.set,
-    )
+    server, monitor = _make(config, application, stop, log_access)
     with contextlib.closing(Service()) as service:
 
         def hang_up() -> None:
