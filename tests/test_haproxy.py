@@ -6,11 +6,10 @@ import json
 import queue
 from typing import Any
 
-from websockets.sync.client import connect
-
 from .asgi_apps import Receive, Scope, Send
 from .fronts import CLIENT, SecureFrontTestCase, tell
 from .http2_client import HTTP2Client
+from .secure_websocket import SecureWebSocket
 from .services import require
 from .serving import PATIENCE
 from .test_nginx import LIES
@@ -49,17 +48,12 @@ class HAProxyTestCase(SecureFrontTestCase):
 
     def test_websocket(self) -> None:
         url = f"wss://localhost:{self.port}/"
-        with connect(
-            url,
-            ssl=self.context(),
-            open_timeout=PATIENCE,
-            source_address=(CLIENT, 0),
-        ) as client:
-            scope = json.loads(client.recv(PATIENCE))
-            self.assert_true(scope, client.socket.getsockname())
+        with SecureWebSocket(url, self.context(), local_addr=(CLIENT, 0)) as client:
+            scope = json.loads(client.recv())
+            self.assert_true(scope, client.address)
             self.assertEqual(scope["scheme"], "wss")
             client.send("hello")
-            self.assertEqual(client.recv(PATIENCE), "hello")
+            self.assertEqual(client.recv(), "hello")
 
     def test_http2(self) -> None:
         context = self.context()

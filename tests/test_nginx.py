@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from websockets.sync.client import connect
-
 from .fronts import CLIENT, SecureFrontTestCase
+from .secure_websocket import SecureWebSocket
 from .services import require
-from .serving import PATIENCE
 
 #: What a client may say to pass for another, on another scheme and host.
 LIES = (
@@ -72,18 +70,13 @@ class NginxTests(SecureFrontTestCase):
 
     def test_websocket(self) -> None:
         url = f"wss://localhost:{self.port}/"
-        with connect(
-            url,
-            ssl=self.context(),
-            open_timeout=PATIENCE,
-            source_address=(CLIENT, 0),
-        ) as client:
-            scope = json.loads(client.recv(PATIENCE))
+        with SecureWebSocket(url, self.context(), local_addr=(CLIENT, 0)) as client:
+            scope = json.loads(client.recv())
             self.assert_true(scope)
             self.assertEqual((scope["type"], scope["scheme"]), ("websocket", "wss"))
             for message in ("hello", b"\0" * 70_000):
                 client.send(message)
-                self.assertEqual(client.recv(PATIENCE), message)
+                self.assertEqual(client.recv(), message)
 
     def test_an_event_stream_is_not_buffered(self) -> None:
         scope = self.first_event(self.connect(self.port))

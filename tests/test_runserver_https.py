@@ -15,13 +15,13 @@ from pathlib import Path
 from unittest import mock
 
 from cryptography import x509
-from websockets.sync.client import connect
 
 from django_daphne.server import development_certificate as module
 from django_daphne.server.development_certificate import development_certificate
 
 from .certificates import LOCAL, Files, authority
 from .projects import PATIENCE, Project, Running
+from .secure_websocket import SecureWebSocket
 
 HOST = "127.0.0.1"
 
@@ -68,14 +68,9 @@ class CommandTests(unittest.TestCase):
         running.expect(r'"GET / HTTP/1\.1" 200')
         style = self.get(f"https://{HOST}:{port}/static/pages/style.css")
         self.assertIn(b"{", style)
-        with connect(
-            f"wss://{HOST}:{port}/",
-            ssl=self.trusting(),
-            open_timeout=PATIENCE,
-            close_timeout=PATIENCE,
-        ) as client:
+        with SecureWebSocket(f"wss://{HOST}:{port}/", self.trusting()) as client:
             client.send("hello")
-            self.assertEqual(client.recv(PATIENCE), "hello")
+            self.assertEqual(client.recv(), "hello")
         self.assertEqual(stat.S_IMODE(self.kept.stat().st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(self.kept.parent.stat().st_mode), 0o700)
         running.interrupt()

@@ -28,7 +28,6 @@ from unittest import mock
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from django.test import tag
-from websockets.sync.client import connect
 
 from django_daphne.application.context import server_log
 from django_daphne.application.redirect import Redirect
@@ -50,6 +49,7 @@ from django_daphne.server.tls_listener import Arrival, TLSListener
 from . import test_http
 from .asgi_apps import Receive, Scope, Send, body, respond, start
 from .certificates import LOCAL, Files, Issued, authority
+from .secure_websocket import SecureWebSocket
 from .services import require
 from .serving import PATIENCE, Answer, Client, Process, Serving, serving
 from .test_asgi import Happening
@@ -246,10 +246,10 @@ class HandshakeTests(TLSTestCase):
     def test_a_websocket(self) -> None:
         with (
             self.serve() as server,
-            connect(server.ws_url, ssl=self.context(), open_timeout=PATIENCE) as client,
+            SecureWebSocket(server.ws_url, self.context()) as client,
         ):
             self.assertTrue(server.ws_url.startswith("wss://"))
-            scheme, extension = json.loads(client.recv(PATIENCE))
+            scheme, extension = json.loads(client.recv())
         self.assertEqual(scheme, "wss")
         self.assertEqual(extension["server_cert"], self.leaf.pem)
         self.assertEqual(extension["tls_version"], 0x0304)
