@@ -190,21 +190,22 @@ class HTTPTests(unittest.TestCase):
 
     def test_pipelining(self) -> None:
         with self.serve() as server, server.connect() as client:
-            number = 3000
-            sender = threading.Thread(
-                target=client.send,
-                args=(
+            number, ahead = 3000, 500
+
+            def ask(begin: int) -> None:
+                client.send(
                     b"".join(
                         b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab"
                         % n
-                        for n in range(number)
-                    ),
-                ),
-            )
-            sender.start()
+                        for n in range(begin, min(begin + ahead, number))
+                    )
+                )
+
+            ask(0)
             for n in range(number):
+                if n % ahead == 0:
+                    ask(n + ahead)
                 self.assertEqual(client.read().body, b"POST /%d ab" % n)
-            sender.join()
 
     def test_answers_that_nobody_reads_are_not_made(self) -> None:
         made, size = 0, 256 * 1024
