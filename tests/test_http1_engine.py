@@ -766,6 +766,14 @@ class Bodies(unittest.TestCase):
         head = talk(get(b"/", b"Upgrade: WebSocket", b"Connection: a, UPGRADE")).head
         self.assertEqual(head.upgrade, b"websocket")
 
+    def test_websocket_among_several_upgrades(self) -> None:
+        for upgrades in (
+            [b"Upgrade: h2c, WebSocket"],
+            [b"Upgrade: websocket", b"Upgrade: h2c"],
+        ):
+            head = talk(get(b"/", *upgrades, b"Connection: upgrade")).head
+            self.assertEqual(head.upgrade, b"websocket")
+
     def test_an_upgrade_under_http_1_0_is_none(self) -> None:
         data = request(
             b"GET / HTTP/1.0", b"Host: a", b"Upgrade: websocket", b"Connection: Upgrade"

@@ -85,6 +85,7 @@ _FRAMING = frozenset(
      b"expect", b"proxy-connection", b"te"}
 )  # fmt: skip
 _LAST_CHUNK = b"0\r\n\r\n"
+_WEBSOCKET = b"websocket"
 _CONNECTION_CLOSE = b"Connection: close"
 _CONNECTION_KEEP_ALIVE = b"Connection: keep-alive"
 _CHUNKED = b"Transfer-Encoding: chunked"
@@ -540,7 +541,7 @@ class HTTP1Engine:
         """Host, body length, connection options and expectations, in one pass."""
         head = FramedHead(version)
         hosts = lengths = codings = 0
-        upgrade: bytes | None = None
+        upgrades: list[bytes] = []
         options: list[bytes] = []
         for name, value in framing:
             if name == b"host":
@@ -559,7 +560,7 @@ class HTTP1Engine:
             elif name == b"connection":
                 options += split_tokens(value)
             elif name == b"upgrade":
-                upgrade = value.lower()
+                upgrades += split_tokens(value)
             elif name == b"expect":
                 head.expect_continue = value.lower() == b"100-continue"
             elif name == b"proxy-connection":
@@ -583,8 +584,9 @@ class HTTP1Engine:
             return head
         if b"close" in options:
             head.keep_alive = False
-        if upgrade is not None and b"upgrade" in options:
-            head.upgrade = upgrade
+        if upgrades and b"upgrade" in options:
+            # RFC 9110 section 7.8: several may be offered, and we know one.
+            head.upgrade = _WEBSOCKET if _WEBSOCKET in upgrades else upgrades[0]
         return head
 
     # -- Reading a body ----------------------------------------------------------------
