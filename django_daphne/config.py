@@ -73,10 +73,10 @@ def seconds_or_none(value: object) -> str | None:
     return "a number of seconds above 0, or None to disable it"
 
 
-def delay(value: object) -> str | None:
-    if _is_number(value) and value >= 0:  # type: ignore[operator]
+def delay_or_none(value: object) -> str | None:
+    if value is None or (_is_number(value) and value >= 0):  # type: ignore[operator]
         return None
-    return "a number of seconds, 0 or more"
+    return "a number of seconds, 0 or more, or None to disable it"
 
 
 def size(value: object) -> str | None:
@@ -244,11 +244,11 @@ class Timeouts:
     #: From a WebSocket's handshake to the application's accept or denial.
     websocket_connect: float | None = setting(10.0, seconds_or_none)
     #: Between failing readiness and closing the listeners.
-    drain_delay: float = setting(0, delay)
+    drain_delay: float | None = setting(0, delay_or_none)
     #: Everything from the stop signal to the exit. Kubernetes kills at 30.
     graceful: float | None = setting(25.0, seconds_or_none)
     #: The end of ``graceful`` in which applications hear of the disconnect.
-    application_close: float = setting(10.0, delay)
+    application_close: float | None = setting(10.0, delay_or_none)
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +421,9 @@ class Config:
     worker: Worker = Worker()
     logging: Logging = Logging()
     monitor: Monitoring = Monitoring()
+    #: Seconds from a client's leaving to the cancellation of its application; None: it
+    #: may go on. Not a setting: it is a habit of Daphne's.
+    abandoned: float | None = None
     hooks: Hooks = Hooks()
 
 
@@ -969,12 +972,13 @@ def _refuse_key(section: str, key: object, known: list[str]) -> Problem:
 def _cross_check(config: Config, problems: list[Problem]) -> None:
     _cross_check_binds(config, problems)
     timeouts, websocket = config.timeouts, config.websocket
-    if timeouts.graceful is not None and timeouts.drain_delay >= timeouts.graceful:
+    drain_delay = timeouts.drain_delay or 0
+    if timeouts.graceful is not None and drain_delay >= timeouts.graceful:
         problems.append(
             Problem(
                 IMPOSSIBLE,
                 "TIMEOUTS.DRAIN_DELAY",
-                f"{spell('TIMEOUTS.DRAIN_DELAY')} ({timeouts.drain_delay}) must be "
+                f"{spell('TIMEOUTS.DRAIN_DELAY')} ({drain_delay}) must be "
                 f"shorter than TIMEOUTS['GRACEFUL'] ({timeouts.graceful}): the delay "
                 f"is part of it.",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import SimpleTestCase, override_settings
+
+from django_daphne.config import Timeouts
 
 
 def run(*, deploy: bool = False) -> list[CheckMessage]:
@@ -74,6 +77,11 @@ class SettingsTests(SimpleTestCase):
                 id="django_daphne.E004",
             ),
         )
+
+    def test_every_timeout_can_be_disabled(self) -> None:
+        timeouts = [field.name.upper() for field in dataclasses.fields(Timeouts)]
+        with override_settings(DJANGO_DAPHNE={"TIMEOUTS": dict.fromkeys(timeouts)}):
+            self.assertEqual(run(), [])
 
     def test_an_impossible_combination(self) -> None:
         self.check(

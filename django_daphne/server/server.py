@@ -224,8 +224,9 @@ class Server:
         end = farewell = cancel = None
         if timeouts.graceful is not None:
             end = began + timeouts.graceful
-            farewell = end - timeouts.application_close
-            cancel = end - min(RESERVE, timeouts.application_close / 5)
+            application_close = timeouts.application_close or 0
+            farewell = end - application_close
+            cancel = end - min(RESERVE, application_close / 5)
         await self._wait_for_streams(closing, farewell)
         if self.context.streams:
             for stream in tuple(self.context.streams):
