@@ -1,14 +1,16 @@
 """``django-daphne module:attribute``: Daphne's command line, without Django.
 
 Daphne's flags become the dict that a project would write as ``DJANGO_DAPHNE``, and from
-there on everything is as with ``runasgi``. Three things keep Daphne's habits against
-our own: Unix sockets are open to everybody, 0 and -1 both mean "no limit", and what
-proxies say is believed from anyone who says it, when asked to.
+there on everything is as with ``runasgi``. Four things keep Daphne's habits against
+our own: Unix sockets are open to everybody, 0 and -1 both mean "no limit", what proxies
+say is believed from anyone who says it, when asked to, and an application that goes on
+when its client has left is cancelled.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -30,6 +32,10 @@ DEFAULT_PORT = 8000
 
 #: The mode that Twisted gives to a Unix socket, and with it Daphne.
 UNIX_MODE = 666
+
+#: Seconds that an application has at the least to end after its client: how often
+#: Daphne looks.
+LEAST_CLOSE = 1
 
 EXIT_MISCONFIGURED = 1
 
@@ -59,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     _require_proxy_headers(options)
-    config = build_config(as_settings(options))
+    config = dataclasses.replace(
+        build_config(as_settings(options)),
+        abandoned=max(options.application_close_timeout, LEAST_CLOSE),
+    )
     _log_to_stderr(options)
     application = _load(options.application)
     log_setup.enable_loggers()
@@ -296,7 +305,7 @@ def _binds(options: argparse.Namespace) -> list[str]:
     unix, fd = options.unix_socket, options.file_descriptor
     nothing_else = not binds and unix is None and fd is None
     if options.host is not None or options.port is not None or nothing_else:
-        host = DEFAULT_HOST if options.host is None else options.host
+        host = DEFAULT_HOST if options.host is None else options.host.strip("[]")
         port = DEFAULT_PORT if options.port is None else options.port
         # Twisted's own form, because its "::" takes IPv4 connections too.
         is_ipv6 = ":" in host

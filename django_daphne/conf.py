@@ -93,7 +93,7 @@ def _merge(values: Any, overrides: Mapping[str, Any]) -> Any:
 def describe(config: Config) -> dict[str, Any]:
     """``config`` as a dict of settings that JSON can hold, secrets masked."""
     described = _describe(config)
-    del described["HOOKS"]
+    del described["HOOKS"], described["ABANDONED"]
     return described
 
 

@@ -159,6 +159,11 @@ class Flags(unittest.TestCase):
             (BindKind.TCP, "::", 8001, True),
         )
 
+    def test_ipv6_in_brackets(self) -> None:
+        for host, port in (("[::1]", 8001), ("[::]", 0)):
+            (bind,) = config_of("-b", host, "-p", str(port)).bind
+            self.assertEqual((bind.host, bind.port), (host.strip("[]"), port))
+
     def test_unix_sockets_are_open_to_all(self) -> None:
         for flags in (
             ("-u", "/run/a:b=c.sock"),
@@ -254,6 +259,49 @@ class Serving(CLITestCase):
         mode = (self.directory / "app.sock").stat().st_mode
         self.assertEqual(mode & 0o777, 0o666)
         process.expect(r'^None - - \[.+\] "GET /" 200 \d+$')
+
+    def test_applications_are_cancelled_when_their_clients_have_left(self) -> None:
+        self.write(
+            "deaf.py",
+            """
+            import asyncio
+
+            async def application(scope, receive, send):
+                if scope["type"] == "websocket":
+                    await send({"type": "websocket.accept"})
+                try:
+                    print("began", scope["path"], flush=True)
+                    while scope["type"] == "websocket":
+                        await send({"type": "websocket.send", "text": "tick"})
+                        await asyncio.sleep(0.01)
+                    await asyncio.sleep(3600)
+                finally:
+                    print("ended", scope["path"], flush=True)
+            """,
+        )
+        process, port = self.serve(
+            *("--application-close-timeout", "1"), application="deaf:application"
+        )
+        with connect(f"ws://{HOST}:{port}/socket", open_timeout=PATIENCE):
+            process.expect("^began /socket$")
+        with socket.create_connection((HOST, port)) as client:
+            client.sendall(b"GET /request HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            process.expect("^began /request$")
+        for path in ("/socket", "/request"):
+            process.expect(f"^ended {path}$")
+            process.expect(
+                rf"WARNING .* 1 seconds .*{path}; it is cancelled$", "stderr"
+            )
+        self.assertEqual(process.stop(), 0)
+        self.assertNotIn("Traceback", process.stderr)
+
+    def test_applications_that_end_with_their_clients_are_not(self) -> None:
+        process, port = self.serve("--application-close-timeout", "1")
+        with connect(f"ws://{HOST}:{port}/", open_timeout=PATIENCE):
+            pass
+        process.expect("WSDISCONNECT")
+        self.assertEqual(process.stop(), 0)
+        self.assertNotIn("WARNING", process.stderr)
 
     def test_a_descriptor(self) -> None:
         with socket.create_server((HOST, 0)) as listener:

@@ -26,6 +26,7 @@ from typing import IO, Protocol
 from ..errors import ClientDisconnected, IllegalMessage, shown
 from ..protocol.headers import Headers, as_pairs
 from ..protocol.wire import Outlet
+from .abandoned import end_abandoned
 from .context import (
     Context,
     Message,
@@ -187,6 +188,7 @@ class HTTPStream:
             self._status = status or CLIENT_CLOSED_REQUEST
         self._log(self._status)
         protocol_log.debug("%s: %s", path_as_sent(self.scope), reason)
+        end_abandoned(self.context, self._task, self.scope)
         if self._readers:
             self._state = _LOSING
             self._readers.wake()

@@ -42,6 +42,7 @@ from ..protocol.websocket import (
 from ..protocol.websocket_deflate import PerMessageDeflate, agree
 from ..protocol.websocket_handshake import Handshake
 from ..protocol.wire import Engine, Outlet, Wire
+from .abandoned import end_abandoned
 from .context import (
     Context,
     Message,
@@ -473,6 +474,7 @@ class WebSocketStream:
         if self._state is not _CLOSED:
             self._state = _LOST
         self._stop_timer()
+        end_abandoned(self.context, self._task, self.scope)
         self._carrier = self._handshake = self._engine = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
