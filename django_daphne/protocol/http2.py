@@ -800,9 +800,11 @@ class HTTP2Engine:
         self._out.append(self._h2.data_to_send())
         self.send_soon()
         if _INITIAL_WINDOW_SIZE in heard:
-            for exchange in self.exchanges.values():
+            for exchange in tuple(self.exchanges.values()):
                 self.schedule.discard(exchange)
-                exchange.window_opened()
+                exchange.window_changed()
+            if not self.schedule:
+                self._window_matters_not()
 
     def _read_push(self, frame: bytes, flags: int, id: int) -> None:
         # Section 8.4: a client cannot push.
@@ -864,7 +866,7 @@ class HTTP2Engine:
             self.forget(exchange, "a window opened beyond its limit")
             self.charge_reset(exchange)
         else:
-            exchange.window_opened()
+            exchange.window_changed()
             if self.schedule:
                 self.send_soon()
 
