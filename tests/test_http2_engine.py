@@ -2032,6 +2032,11 @@ class Floods(EngineTestCase):
         self.assertLess(conversation.peer.last, 1000)
         self.assertEqual(conversation.engine.exchanges, {})
 
+    def test_settings_that_fill_their_frames(self) -> None:
+        """CVE-2020-11080."""
+        full = frame(SETTINGS, 0, 0, b"\0\x03\0\0\0\x64" * 2730)
+        self.flood(lambda conversation: full, 50)
+
     def test_streams_reset_by_being_malformed(self) -> None:
         """The client makes us do the resetting ("MadeYouReset")."""
         short = request(b"POST", b"/", (b"content-length", b"1"))

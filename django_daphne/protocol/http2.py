@@ -100,6 +100,10 @@ WRITES_PER_TURN = 4
 #: everything that it sends may need an answer.
 CHOKE = 64 * 1024
 
+#: A SETTINGS frame's bytes that cost like another frame: three times what there is to be
+#: set.
+SETTINGS_PAYLOAD = 192
+
 #: Streams that we have reset and whose last frames may still be under way.
 MAX_RESETS = 1000
 
@@ -778,7 +782,8 @@ class HTTP2Engine:
         if len(payload) % 6 or (flags & _ACK and payload):
             raise _ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         if self._settled:
-            self._spend(NUISANCE, "SETTINGS frames")
+            # One frame can hold thousands (CVE-2020-11080).
+            self._spend(NUISANCE + len(payload) // SETTINGS_PAYLOAD, "SETTINGS frames")
         if flags & _ACK:
             self._acknowledged = True
             return
