@@ -2196,6 +2196,18 @@ class Floods(EngineTestCase):
         self.assertEqual(len(stream.body), 3 * FRAMES_PER_TURN + 4)
         self.assertTrue(stream.ended)
 
+    def test_many_fields_in_one_read_give_others_a_turn(self) -> None:
+        """A header block may cost a thousand times what another frame does."""
+        conversation = Conversation()
+        crumbs = request(b"GET", b"/", *[(b"cookie", b"a=b")] * 1500)
+        asked = [conversation.peer.open(crumbs) for _ in range(30)]
+        conversation.wire.deliver(b"".join(asked))
+        begun = len(conversation.streams)
+        self.assertTrue(1 <= begun <= 12, begun)
+        self.assertTrue(conversation.wire.paused)
+        conversation.wire.turns()
+        self.assertEqual(len(conversation.streams), 30)
+
     def test_a_client_that_reads_nothing(self) -> None:
         """What it makes us write is bounded: we stop listening."""
         conversation = Conversation()

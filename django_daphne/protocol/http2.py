@@ -92,6 +92,9 @@ MAX_FRAME = 16 * 1024
 #: of them, and other connections want their turn.
 FRAMES_PER_TURN = 500
 
+#: Bytes of a header block that count like another frame: each may stand for a field.
+FIELDS_PER_FRAME = 32
+
 #: Bytes of responses put into one write, and the writes of one turn.
 WRITE_SIZE = 64 * 1024
 WRITES_PER_TURN = 4
@@ -466,11 +469,13 @@ class HTTP2Engine:
                     raise _ConnectionFault(FRAME_SIZE_ERROR, "a frame is too large")
                 if end > size:
                     break
-                if not budget:
+                if budget <= 0:
                     self._hold()
                     break
-                budget -= 1
                 kind, flags = data[position + 3], data[position + 4]
+                budget -= 1
+                if kind == _HEADERS or kind == _CONTINUATION:
+                    budget -= (end - position) // FIELDS_PER_FRAME
                 id = int.from_bytes(data[position + 5 : position + 9]) & _LAST_STREAM
                 if not self._settled and (kind != _SETTINGS or flags & _ACK):
                     raise _ConnectionFault(
