@@ -1528,9 +1528,7 @@ class RedirectTests(TLSTestCase):
         with self.redirecting(settings=settings) as (server, port):
             self.assertNotEqual(port, server.port)
             answer = self.exchange(port, "/a")
-            self.assertEqual(
-                answer.get("location"), f"https://test:{server.port}/a"
-            )
+            self.assertEqual(answer.get("location"), f"https://test:{server.port}/a")
 
     def test_draining(self) -> None:
         with self.redirecting() as (server, port), Client(HOST, port) as idle:

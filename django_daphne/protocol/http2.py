@@ -261,9 +261,8 @@ class HTTP2Engine:
     __slots__ = (
         "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
         "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
-        "_date_line", "_deaf_since", "_decoder", "_draining", "_early_priorities",
-        "_encoder",
-        "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
+        "_date_line", "_deaf_since", "_decoder", "_draining", "_dry",
+        "_early_priorities", "_encoder", "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
         "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
         "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
         "_sent", "_settled", "_window_due", "_window_pace", "begin", "exchanges",
@@ -294,6 +293,8 @@ class HTTP2Engine:
         self.schedule: Schedule[Exchange] = Schedule()
         #: Exchanges that became writable in this turn.
         self.woken: list[Exchange] = []
+        #: The first of those that have sent all they had in this turn.
+        self._dry: Priority | None = None
         self._h2 = _Referee()
         # What is larger is answered 431 or, beyond what we would decode, hung up on.
         self._decoder = BlockDecoder(2 * limits.header_bytes)
@@ -1027,35 +1028,51 @@ class HTTP2Engine:
     # -- Writing -----------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._flush_due = False
         if self._closed:
+            self._flush_due = False
             return
+        # What is put into the buffer here is written here.
+        self._flush_due = True
         wire, schedule = self.wire, self.schedule
+        self._dry, again = None, False
         for _ in range(WRITES_PER_TURN):
-            if schedule and wire.writable:
-                self._fill()
+            again = bool(schedule) and wire.writable and self._fill()
             if not self._write_out():
                 break
-            if not schedule or not wire.writable:
+            if again or not schedule or not wire.writable:
                 break
         else:
-            self.send_soon()
+            again = True
+        self._flush_due = False
         if self.woken:
             woken, self.woken = self.woken, []
             for exchange in woken:
                 exchange.wake()
+        if again:
+            self.send_soon()
 
-    def _fill(self) -> None:
-        """Let those whose turn it is put frames into the buffer."""
+    def _fill(self) -> bool:
+        """Let those whose turn it is put frames into the buffer.
+
+        True: the rest waits for the next turn of the loop.
+        """
         h2, schedule = self._h2, self.schedule
         while self._buffered < WRITE_SIZE and schedule:
             window = h2.outbound_flow_control_window
             if window <= 0:
                 self._await_window()
-                return
+                return False
             exchange = schedule.next()
             assert exchange is not None
+            if self._dry is not None and exchange.priority.follows(self._dry):
+                return True
             exchange.send_frame(min(window, MAX_FRAME))
+        return False
+
+    def ran_dry(self, exchange: Exchange) -> None:
+        """It has sent all that it had; its application may be about to have more."""
+        if self._dry is None or self._dry.follows(exchange.priority):
+            self._dry = exchange.priority
 
     def _await_window(self) -> None:
         """The connection's window is shut; a client that only sips has to go."""

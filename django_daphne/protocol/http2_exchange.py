@@ -585,6 +585,8 @@ class Exchange:
             self._unsent = self._write_due = self._window_pace = None
             engine.schedule.discard(self)
             engine.send_data(self.id, data, self._ending, self._refused)
+            if not self._ending:
+                engine.ran_dry(self)
         if not self.writable and self._unsent_size <= SEND_LOW_WATER:
             self.writable = True
             engine.woken.append(self)
