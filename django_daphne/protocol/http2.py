@@ -107,6 +107,10 @@ CHOKE = 64 * 1024
 #: set.
 SETTINGS_PAYLOAD = 192
 
+#: Smaller frames of a body that nobody wants cost us more than the client, who has an
+#: answer to each: that the connection's window is open again.
+CRUMB = 256
+
 #: Streams that we have reset and whose last frames may still be under way.
 MAX_RESETS = 1000
 
@@ -730,7 +734,8 @@ class HTTP2Engine:
             elif id not in self._resets:
                 raise _ConnectionFault(STREAM_CLOSED, f"DATA on stream {id}, closed")
             else:
-                self._spend(NUISANCE if not size else 0, "empty DATA frames")
+                cost = NUISANCE if size < CRUMB else 0
+                self._spend(cost, "small DATA frames on closed streams")
             return
         for event in self._h2.receive_data(frame):
             if isinstance(event, DataReceived):
