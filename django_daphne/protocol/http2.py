@@ -103,8 +103,7 @@ WRITES_PER_TURN = 4
 #: everything that it sends may need an answer.
 CHOKE = 64 * 1024
 
-#: A SETTINGS frame's bytes that cost like another frame: three times what there is to be
-#: set.
+#: Bytes of a SETTINGS frame that cost like another frame: three times what there is.
 SETTINGS_PAYLOAD = 192
 
 #: Smaller frames of a body that nobody wants cost us more than the client, who has an
@@ -266,11 +265,12 @@ class HTTP2Engine:
         "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
         "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
         "_date_line", "_deaf_since", "_decoder", "_draining", "_dry",
-        "_early_priorities", "_encoder", "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
-        "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
-        "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
-        "_sent", "_settled", "_window_due", "_window_pace", "begin", "exchanges",
-        "limits", "report", "schedule", "server", "timeouts", "wire", "woken",
+        "_early_priorities", "_encoder", "_flush_due", "_goaway_due", "_h2",
+        "_head_due", "_highest", "_holding", "_idle_since", "_largest_block",
+        "_last_id", "_out", "_patience", "_paused", "_pending", "_preface_left",
+        "_read_at", "_readers", "_received", "_resets", "_sent", "_settled",
+        "_window_due", "_window_pace", "begin", "exchanges", "limits", "report",
+        "schedule", "server", "timeouts", "wire", "woken",
     )  # fmt: skip
 
     http_version = "2"
@@ -479,7 +479,7 @@ class HTTP2Engine:
                     break
                 kind, flags = data[position + 3], data[position + 4]
                 budget -= 1
-                if kind == _HEADERS or kind == _CONTINUATION:
+                if kind in (_HEADERS, _CONTINUATION):
                     budget -= (end - position) // FIELDS_PER_FRAME
                 id = int.from_bytes(data[position + 5 : position + 9]) & _LAST_STREAM
                 if not self._settled and (kind != _SETTINGS or flags & _ACK):
