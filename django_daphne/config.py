@@ -485,7 +485,11 @@ def _read(settings: object, problems: list[Problem]) -> Config:
         if key == "BIND":
             values["bind"] = _read_binds(key, value, problems)
         elif key == "REDIRECT_BIND":
-            values["redirect_bind"] = _read_binds(key, value, problems, may_lack=True)
+            values["redirect_bind"] = tuple(
+                # What is redirected is plain HTTP, whatever TLS there is elsewhere.
+                dataclasses.replace(bind, takes_tls=bind.needs_tls)
+                for bind in _read_binds(key, value, problems, may_lack=True)
+            )
         elif key == "TLS":
             values["tls"] = _read_tls(value, problems)
         elif key == "PROXY":
@@ -883,9 +887,10 @@ def _cross_check_binds(config: Config, problems: list[Problem]) -> None:
                 "Set TLS, or remove it.",
             )
         )
-    texts = {bind.text for bind in config.bind}
     for bind in config.redirect_bind:
-        if bind.text in texts:
+        same = [other for other in config.bind if other.text == bind.text]
+        # Port 0 is another port each time.
+        if same and (bind.port or bind in same):
             problems.append(
                 Problem(
                     IMPOSSIBLE,

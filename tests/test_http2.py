@@ -391,6 +391,37 @@ class Applications(HTTP2TestCase):
         self.assertEqual(len(client.answer(urgent).body), 400_000)
         self.assertEqual(len(client.answer(calm).body), 400_000)
 
+    def test_the_urgent_in_pieces(self) -> None:
+        """What the application is about to send goes before what waits already."""
+        ready = Happening()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await ready.reached()
+            await start(send)
+            for _ in range(10):
+                await body(send, bytes(64 * 1024), more=True)
+            await body(send)
+
+        client = self.connect(self.serve(app), windows=False)
+        client.send(h2.settings(INITIAL_WINDOW_SIZE=1 << 30))
+        calm = client.ask(request(b"GET", b"/", (b"priority", b"u=6")))
+        urgent = client.ask(request(b"GET", b"/", (b"priority", b"u=1")))
+        ready.tell()
+
+        def received() -> int:
+            return sum(len(response.body) for response in client.responses.values())
+
+        client.head(calm)
+        client.head(urgent)
+        client.read_until(lambda: received() == 65535)
+        calm_before = len(client.responses[calm].body)
+        client.send(h2.window_update(0, 500_000))
+        client.read_until(lambda: received() == 565_535)
+        self.assertEqual(len(client.responses[calm].body), calm_before)
+        client.send(h2.window_update(0, 1 << 30))
+        self.assertEqual(len(client.answer(urgent).body), 640 * 1024)
+        self.assertEqual(len(client.answer(calm).body), 640 * 1024)
+
     def test_a_client_that_goes(self) -> None:
         for how in ("reset", "close", "vanish"):
             with self.subTest(how):

@@ -1940,6 +1940,45 @@ class Timers(EngineTestCase):
         other.answer()
         self.assertTrue(conversation.response(other).complete)
 
+    def test_a_client_that_shuts_a_window_again(self) -> None:
+        """By its settings, also by less than nothing (section 6.9.2)."""
+        shut = h2.settings(INITIAL_WINDOW_SIZE=0)
+        for when in ("before anything waits", "while the connection's is in the way"):
+            with self.subTest(when):
+                conversation = self.conversation(write=5)
+                conversation.feed(h2.settings(INITIAL_WINDOW_SIZE=2 * LARGE))
+                stream = conversation.ask()
+                if when.startswith("before"):
+                    conversation.feed(h2.window_update(0, LARGE))
+                    stream.engine.start(200, [], bytes(10_000), True)
+                    conversation.feed(shut)
+                    conversation.wire.wait(60)
+                    stream.engine.body(bytes(10_000), True)
+                else:
+                    stream.engine.start(200, [], bytes(100_000), True)
+                    conversation.hear()
+                    conversation.feed(shut)
+                conversation.wire.wait(4)
+                self.assertEqual(stream.resets, [])
+                conversation.wire.wait(1)
+                self.assertEqual(conversation.response(stream).reset, CANCEL)
+                self.assertIn("took nothing", conversation.reports[0][0])
+                self.assertEqual(conversation.wire.ended, None)
+
+    def test_a_client_that_shuts_and_opens_a_window_without_end(self) -> None:
+        conversation = self.conversation(write=5)
+        conversation.feed(h2.settings(INITIAL_WINDOW_SIZE=2 * LARGE))
+        stream = conversation.ask()
+        stream.engine.start(200, [], bytes(100_000), True)
+        conversation.hear()
+        for _ in range(10):
+            conversation.feed(h2.settings(INITIAL_WINDOW_SIZE=0))
+            conversation.wire.wait(3)
+            conversation.feed(h2.settings(INITIAL_WINDOW_SIZE=2 * LARGE))
+            conversation.wire.wait(3)
+        self.assertEqual(len(stream.resets), 1)
+        self.assertIn("MINIMUM_RATE", conversation.reports[0][0])
+
     def test_a_wire_that_stands_still_is_the_wires_business(self) -> None:
         conversation = self.conversation(write=5)
         stream = conversation.ask()
@@ -1992,6 +2031,11 @@ class Floods(EngineTestCase):
         conversation = self.flood(part, 500)
         self.assertLess(conversation.peer.last, 1000)
         self.assertEqual(conversation.engine.exchanges, {})
+
+    def test_settings_that_fill_their_frames(self) -> None:
+        """CVE-2020-11080."""
+        full = frame(SETTINGS, 0, 0, b"\0\x03\0\0\0\x64" * 2730)
+        self.flood(lambda conversation: full, 50)
 
     def test_streams_reset_by_being_malformed(self) -> None:
         """The client makes us do the resetting ("MadeYouReset")."""
@@ -2151,6 +2195,18 @@ class Floods(EngineTestCase):
         self.assertFalse(conversation.wire.paused)
         self.assertEqual(len(stream.body), 3 * FRAMES_PER_TURN + 4)
         self.assertTrue(stream.ended)
+
+    def test_many_fields_in_one_read_give_others_a_turn(self) -> None:
+        """A header block may cost a thousand times what another frame does."""
+        conversation = Conversation()
+        crumbs = request(b"GET", b"/", *[(b"cookie", b"a=b")] * 1500)
+        asked = [conversation.peer.open(crumbs) for _ in range(30)]
+        conversation.wire.deliver(b"".join(asked))
+        begun = len(conversation.streams)
+        self.assertTrue(1 <= begun <= 12, begun)
+        self.assertTrue(conversation.wire.paused)
+        conversation.wire.turns()
+        self.assertEqual(len(conversation.streams), 30)
 
     def test_a_client_that_reads_nothing(self) -> None:
         """What it makes us write is bounded: we stop listening."""
@@ -2402,6 +2458,20 @@ class Tunnels(EngineTestCase):
         self.conversation.feed(*[part] * 8)
         self.assertGreater(self.opened(), before)
         self.assertEqual(len(socket.received), 20 * 16384)
+
+    def test_padding_is_given_back(self) -> None:
+        padding = frame(h2.DATA, h2.PADDED, 1, b"\xff" + bytes(255))
+        for when in ("before the answer", "after it"):
+            with self.subTest(when):
+                self.setUp()
+                if when == "before the answer":
+                    self.conversation.feed(*[padding] * 512)
+                socket = self.accept()
+                if when == "after it":
+                    self.conversation.feed(*[padding] * 512)
+                self.assertEqual(self.opened(), 512 * 256)
+                self.conversation.feed(h2.data(1, b"x"))
+                self.assertEqual(socket.received, b"x")
 
     def opened(self) -> int:
         updates = self.conversation.peer.of(WINDOW_UPDATE)

@@ -2232,6 +2232,7 @@ class Hostile(StrictTestCase):
             "RST_STREAM where all is over": then(done, h2.reset(1)),
             "WINDOW_UPDATE where all is over": then(done, h2.window_update(1, 1)),
             "empty DATA where all is over": then(reset, h2.data(1)),
+            "tiny DATA where all is over": then(reset, h2.data(1, b"x")),
             "HEADERS where all is over": then(
                 reset, frame(HEADERS, END_HEADERS | END_STREAM, 1)
             ),

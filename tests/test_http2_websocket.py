@@ -163,6 +163,11 @@ class Handshakes(WebSocketTestCase):
             self.assertEqual(response.get(b"sec-websocket-version"), b"13")
             self.assertIsNone(response.get(b"upgrade"))
 
+    def test_a_body(self) -> None:
+        client = self.connect(self.serve(echo))
+        socket = WebSocketOverHTTP2(client, b"/", (b"content-length", b"5"))
+        self.assertEqual(client.answer(socket.id).status, 400)
+
     def test_another_protocol(self) -> None:
         client = self.connect(self.serve(echo))
         fields = [

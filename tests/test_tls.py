@@ -1523,6 +1523,13 @@ class RedirectTests(TLSTestCase):
             str(caught.exception), "REDIRECT_BIND: no bind has TLS and a port."
         )
 
+    def test_both_ports_are_the_systems_choice(self) -> None:
+        settings = {"BIND": [f"{HOST}:0"], "REDIRECT_BIND": [f"{HOST}:0"]}
+        with self.redirecting(settings=settings) as (server, port):
+            self.assertNotEqual(port, server.port)
+            answer = self.exchange(port, "/a")
+            self.assertEqual(answer.get("location"), f"https://test:{server.port}/a")
+
     def test_draining(self) -> None:
         with self.redirecting() as (server, port), Client(HOST, port) as idle:
             self.assertEqual(idle.get("/").status, 308)

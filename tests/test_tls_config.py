@@ -244,6 +244,12 @@ class SettingsTests(SimpleTestCase):
             {**both, "REDIRECT_BIND": [":443"]},
             f"E005 REDIRECT_BIND: {place}: ':443' is in BIND too.",
         )
+        for bind in ("unix:a.sock", "tcp:0", "fd:3"):
+            self.assert_refused(
+                {**both, "BIND": [":443", bind], "REDIRECT_BIND": [bind]},
+                f"E005 REDIRECT_BIND: {place}: {bind!r} is in BIND too.",
+            )
+        self.assert_refused({**both, "BIND": [":0"], "REDIRECT_BIND": [":0"]})
         for bind in ("ssl:80", "fd:3:tls"):
             self.assert_refused(
                 {**both, "REDIRECT_BIND": [bind]},

@@ -86,6 +86,31 @@ class EndTests(unittest.TestCase):
                 self.assertEqual(len(rest), LARGE - 3 * 64 * 1024)
                 self.assertTrue(reader.ended())
 
+    def test_one_that_was_refused_is_told_of_the_end(self) -> None:
+        """At once where it has nothing more to say, or else when it has had its time.
+
+        It cannot see that we have said all, as it could without TLS.
+        """
+        for patience in ({"LINGER": 1000.0}, {"LINGER": 0.1, "QUIET": 1000.0}):
+            with mock.patch.multiple(connection, **patience):
+                for running in self.on_each_loop():
+                    client = self.connect(running)
+                    client.sendall(b"nonsense\r\n\r\n")
+                    reader = Reader(client.recv)
+                    self.assertEqual(reader.read().status, 400)
+                    self.assertTrue(reader.ended())
+
+    def test_one_that_was_refused_is_heard_out(self) -> None:
+        """What it sends on does not cost it the answer."""
+        for running in self.on_each_loop():
+            client = self.connect(running)
+            client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n")
+            for _ in range(64):
+                client.sendall(bytes(64 * 1024))
+            reader = Reader(client.recv)
+            self.assertEqual(reader.read().status, 400)
+            self.assertTrue(reader.ended())
+
     def test_one_that_sleeps_does_not_hold_up_a_stop(self) -> None:
         timeouts = {"GRACEFUL": 1000, "APPLICATION_CLOSE": 1}
         with mock.patch.object(server, "CLOSE_NOTIFY", 0.1):

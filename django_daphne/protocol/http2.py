@@ -92,6 +92,9 @@ MAX_FRAME = 16 * 1024
 #: of them, and other connections want their turn.
 FRAMES_PER_TURN = 500
 
+#: Bytes of a header block that count like another frame: each may stand for a field.
+FIELDS_PER_FRAME = 32
+
 #: Bytes of responses put into one write, and the writes of one turn.
 WRITE_SIZE = 64 * 1024
 WRITES_PER_TURN = 4
@@ -99,6 +102,13 @@ WRITES_PER_TURN = 4
 #: Bytes written to a client that does not read, before we stop reading from it:
 #: everything that it sends may need an answer.
 CHOKE = 64 * 1024
+
+#: Bytes of a SETTINGS frame that cost like another frame: three times what there is.
+SETTINGS_PAYLOAD = 192
+
+#: Smaller frames of a body that nobody wants cost us more than the client, who has an
+#: answer to each: that the connection's window is open again.
+CRUMB = 256
 
 #: Streams that we have reset and whose last frames may still be under way.
 MAX_RESETS = 1000
@@ -254,13 +264,13 @@ class HTTP2Engine:
     __slots__ = (
         "_acknowledged", "_armed", "_block", "_block_ended", "_block_fault",
         "_block_id", "_buffered", "_choked", "_client_leaves", "_closed", "_date",
-        "_date_line", "_deaf_since", "_decoder", "_draining", "_early_priorities",
-        "_encoder",
-        "_flush_due", "_goaway_due", "_h2", "_head_due", "_highest", "_holding",
-        "_idle_since", "_largest_block", "_last_id", "_out", "_patience", "_paused",
-        "_pending", "_preface_left", "_read_at", "_readers", "_received", "_resets",
-        "_sent", "_settled", "_window_due", "_window_pace", "begin", "exchanges",
-        "limits", "report", "schedule", "server", "timeouts", "wire", "woken",
+        "_date_line", "_deaf_since", "_decoder", "_draining", "_dry",
+        "_early_priorities", "_encoder", "_flush_due", "_goaway_due", "_h2",
+        "_head_due", "_highest", "_holding", "_idle_since", "_largest_block",
+        "_last_id", "_out", "_patience", "_paused", "_pending", "_preface_left",
+        "_read_at", "_readers", "_received", "_resets", "_sent", "_settled",
+        "_window_due", "_window_pace", "begin", "exchanges", "limits", "report",
+        "schedule", "server", "timeouts", "wire", "woken",
     )  # fmt: skip
 
     http_version = "2"
@@ -287,6 +297,8 @@ class HTTP2Engine:
         self.schedule: Schedule[Exchange] = Schedule()
         #: Exchanges that became writable in this turn.
         self.woken: list[Exchange] = []
+        #: The first of those that have sent all they had in this turn.
+        self._dry: Priority | None = None
         self._h2 = _Referee()
         # What is larger is answered 431 or, beyond what we would decode, hung up on.
         self._decoder = BlockDecoder(2 * limits.header_bytes)
@@ -462,11 +474,13 @@ class HTTP2Engine:
                     raise _ConnectionFault(FRAME_SIZE_ERROR, "a frame is too large")
                 if end > size:
                     break
-                if not budget:
+                if budget <= 0:
                     self._hold()
                     break
-                budget -= 1
                 kind, flags = data[position + 3], data[position + 4]
+                budget -= 1
+                if kind in (_HEADERS, _CONTINUATION):
+                    budget -= (end - position) // FIELDS_PER_FRAME
                 id = int.from_bytes(data[position + 5 : position + 9]) & _LAST_STREAM
                 if not self._settled and (kind != _SETTINGS or flags & _ACK):
                     raise _ConnectionFault(
@@ -720,7 +734,8 @@ class HTTP2Engine:
             elif id not in self._resets:
                 raise _ConnectionFault(STREAM_CLOSED, f"DATA on stream {id}, closed")
             else:
-                self._spend(NUISANCE if not size else 0, "empty DATA frames")
+                cost = NUISANCE if size < CRUMB else 0
+                self._spend(cost, "small DATA frames on closed streams")
             return
         for event in self._h2.receive_data(frame):
             if isinstance(event, DataReceived):
@@ -778,7 +793,8 @@ class HTTP2Engine:
         if len(payload) % 6 or (flags & _ACK and payload):
             raise _ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
         if self._settled:
-            self._spend(NUISANCE, "SETTINGS frames")
+            # One frame can hold thousands (CVE-2020-11080).
+            self._spend(NUISANCE + len(payload) // SETTINGS_PAYLOAD, "SETTINGS frames")
         if flags & _ACK:
             self._acknowledged = True
             return
@@ -800,9 +816,11 @@ class HTTP2Engine:
         self._out.append(self._h2.data_to_send())
         self.send_soon()
         if _INITIAL_WINDOW_SIZE in heard:
-            for exchange in self.exchanges.values():
+            for exchange in tuple(self.exchanges.values()):
                 self.schedule.discard(exchange)
-                exchange.window_opened()
+                exchange.window_changed()
+            if not self.schedule:
+                self._window_matters_not()
 
     def _read_push(self, frame: bytes, flags: int, id: int) -> None:
         # Section 8.4: a client cannot push.
@@ -864,7 +882,7 @@ class HTTP2Engine:
             self.forget(exchange, "a window opened beyond its limit")
             self.charge_reset(exchange)
         else:
-            exchange.window_opened()
+            exchange.window_changed()
             if self.schedule:
                 self.send_soon()
 
@@ -1015,35 +1033,51 @@ class HTTP2Engine:
     # -- Writing -----------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self._flush_due = False
         if self._closed:
+            self._flush_due = False
             return
+        # What is put into the buffer here is written here.
+        self._flush_due = True
         wire, schedule = self.wire, self.schedule
+        self._dry, again = None, False
         for _ in range(WRITES_PER_TURN):
-            if schedule and wire.writable:
-                self._fill()
+            again = bool(schedule) and wire.writable and self._fill()
             if not self._write_out():
                 break
-            if not schedule or not wire.writable:
+            if again or not schedule or not wire.writable:
                 break
         else:
-            self.send_soon()
+            again = True
+        self._flush_due = False
         if self.woken:
             woken, self.woken = self.woken, []
             for exchange in woken:
                 exchange.wake()
+        if again:
+            self.send_soon()
 
-    def _fill(self) -> None:
-        """Let those whose turn it is put frames into the buffer."""
+    def _fill(self) -> bool:
+        """Let those whose turn it is put frames into the buffer.
+
+        True: the rest waits for the next turn of the loop.
+        """
         h2, schedule = self._h2, self.schedule
         while self._buffered < WRITE_SIZE and schedule:
             window = h2.outbound_flow_control_window
             if window <= 0:
                 self._await_window()
-                return
+                return False
             exchange = schedule.next()
             assert exchange is not None
+            if self._dry is not None and exchange.priority.follows(self._dry):
+                return True
             exchange.send_frame(min(window, MAX_FRAME))
+        return False
+
+    def ran_dry(self, exchange: Exchange) -> None:
+        """It has sent all that it had; its application may be about to have more."""
+        if self._dry is None or self._dry.follows(exchange.priority):
+            self._dry = exchange.priority
 
     def _await_window(self) -> None:
         """The connection's window is shut; a client that only sips has to go."""

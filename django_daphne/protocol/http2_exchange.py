@@ -171,6 +171,9 @@ class Exchange:
             self._receive_early(data, ended)
         elif self.stream is not None:
             self._receive_body(data, ended)
+        if padding and not self.ended and self._response != _GONE:
+            # Nobody takes it, and there may be nothing else.
+            self._give_back()
 
     def receive_trailers(self) -> None:
         """Trailers, found good; they mean nothing to ASGI."""
@@ -181,14 +184,10 @@ class Exchange:
         elif self.stream is not None:
             self._end_request()
 
-    def window_opened(self) -> None:
-        """The client takes more of this stream."""
-        if self._unsent and self.engine.window(self.id) > 0:
-            # From here on others may be in our way.
-            self._write_due = None
-            if self._window_pace is not None:
-                self._window_pace.stop(self.engine.wire.clock.seconds)
-            self.engine.schedule.add(self)
+    def window_changed(self) -> None:
+        """The client takes more of this stream, or, by its settings, less."""
+        if self._unsent and not self._queue():
+            self._give_up_slow()
 
     def lose(self, reason: str) -> None:
         """Nothing goes either way any more."""
@@ -536,10 +535,20 @@ class Exchange:
             if self._unsent_size > SEND_HIGH_WATER:
                 self.writable = False
         self._ending = end
-        self.window_opened()
-        if self._write_due is None and not engine.window(self.id):
-            self._await_window(0)
+        self._queue()
         engine.send_soon()
+
+    def _queue(self) -> bool:
+        """Wait for our turn, or else for the client, and whether it hurries."""
+        if self.engine.window(self.id) > 0:
+            # From here on others may be in our way.
+            self._write_due = None
+            if self._window_pace is not None:
+                self._window_pace.stop(self.engine.wire.clock.seconds)
+            self.engine.schedule.add(self)
+            return True
+        # RFC 9113 section 6.9.2: it may also be shut by less than nothing.
+        return self._write_due is not None or self._await_window(0)
 
     def send_frame(self, largest: int) -> None:
         """Send one frame of what waits, ``largest`` bytes at most.
@@ -570,14 +579,14 @@ class Exchange:
             else:
                 engine.schedule.discard(self)
                 if not self._await_window(size):
-                    self._give_up(
-                        "the client takes it more slowly than LIMITS['MINIMUM_RATE']"
-                    )
+                    self._give_up_slow()
                     return
         else:
             self._unsent = self._write_due = self._window_pace = None
             engine.schedule.discard(self)
             engine.send_data(self.id, data, self._ending, self._refused)
+            if not self._ending:
+                engine.ran_dry(self)
         if not self.writable and self._unsent_size <= SEND_LOW_WATER:
             self.writable = True
             engine.woken.append(self)
@@ -693,6 +702,9 @@ class Exchange:
             tunnel.lose()
         elif stream is not None:
             stream.reset(reason)
+
+    def _give_up_slow(self) -> None:
+        self._give_up("the client takes it more slowly than LIMITS['MINIMUM_RATE']")
 
     def _body_expired(self) -> None:
         if self.discarding or self._tunnel is not None:

@@ -57,6 +57,14 @@ class Priority(NamedTuple):
     urgency: int
     incremental: bool
 
+    def follows(self, other: Priority) -> bool:
+        """Whether it has to wait until there is nothing more of ``other``, which was
+        asked for first.
+        """
+        if self.urgency == other.urgency:
+            return not (self.incremental or other.incremental)
+        return self.urgency > other.urgency
+
 
 #: Of a request without a word about it; see point 5 above.
 UNSAID = Priority(DEFAULT_URGENCY, True)

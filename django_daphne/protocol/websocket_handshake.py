@@ -115,6 +115,9 @@ def read_handshake(head: Head) -> Handshake:
 
 def _read_connect(head: Head) -> Handshake:
     """RFC 8441 section 5: no key, and nothing to upgrade that a 426 could speak of."""
+    if head.length:
+        # RFC 9113 section 8.1.1 would have us count what are bytes of a tunnel.
+        raise ProtocolError("a WebSocket handshake has no body")
     fields = _Fields(head.headers)
     if fields.versions != [VERSION]:
         raise ProtocolError(fields.wrong_version(), 400, _OUR_VERSION[:1])

@@ -159,7 +159,7 @@ class Certificates:
                 return self._add(_endpoint_store(bind, bind.tls, config))
             except TLSError as error:
                 raise refusal(bind, str(error)) from None
-        if config.tls is None or not bind.takes_tls or bind in config.redirect_bind:
+        if config.tls is None or not bind.takes_tls:
             return None
         if self._own is None:
             try:

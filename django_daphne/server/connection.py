@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 #: answer before a reset destroys it.
 LINGER = 2.0
 
+#: The same over TLS, where a client does not see that we are done before we close: how
+#: long one that sends nothing more is waited for. Nothing of it is under way then.
+QUIET = 0.5
+
 #: What a transport holds of a response that the client has not taken, before ``send``
 #: waits: enough to fill the path while the application makes more.
 WRITE_HIGH_WATER = 64 * 1024
@@ -277,20 +281,31 @@ class Connection(asyncio.Protocol):
             return
         paused = self._paused
         self._stop_listening()
-        # Over TLS a direction cannot be closed alone: the client has been told that it
-        # is to close, and is heard out all the same.
-        if self.transport.can_write_eof():
+        if not self.transport.can_write_eof():
+            self._hear_out()
+        else:
             try:
                 self.transport.write_eof()
             except OSError:
                 # asyncio's own, when the peer has just reset the connection.
                 self.transport.abort()
                 return
+            self._deadline = self.clock.after(LINGER)
         if paused:
             self.transport.resume_reading()
         self._expired = self.transport.close
-        self._deadline = self.clock.after(LINGER)
         self.clock.file(self, self._deadline)
+
+    def _hear_out(self) -> None:
+        """Linger over TLS, where a direction cannot be closed alone."""
+        clock = self.clock
+        last = clock.after(LINGER)
+
+        def hear(data: bytes) -> None:
+            self._deadline = min(clock.after(QUIET), last)
+
+        self._bind_data_received(hear)
+        hear(b"")
 
     def abort(self) -> None:
         self._stop_listening()
