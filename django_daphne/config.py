@@ -915,7 +915,9 @@ def _cross_check_monitor(config: Config, problems: list[Problem]) -> None:
         return
     path = "MONITOR.BIND"
     for key, others in (("BIND", config.bind), ("REDIRECT_BIND", config.redirect_bind)):
-        if bind.text in (other.text for other in others) and bind.port != 0:
+        same = bind.text in (other.text for other in others)
+        # Port 0 is another port each time.
+        if same and (bind.port or bind.kind is not BindKind.TCP):
             problems.append(
                 Problem(
                     IMPOSSIBLE,

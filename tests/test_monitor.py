@@ -291,6 +291,10 @@ class Settings(unittest.TestCase):
                 {"BIND": ["127.0.0.1:80"], "MONITOR": {"BIND": "127.0.0.1:80"}},
                 "E005 MONITOR.BIND: .* is in BIND too",
             ),
+            (
+                {"BIND": ["unix:/run/a"], "MONITOR": {"BIND": "unix:/run/a"}},
+                "E005 MONITOR.BIND: .* is in BIND too",
+            ),
             ({"MONITOR": {"BIND": "fd:3:tls"}}, "E005 MONITOR.BIND: .* certificate"),
             (
                 {"BIND": ["systemd:name=a"], "MONITOR": {"BIND": "systemd:name=b"}},
