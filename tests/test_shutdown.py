@@ -17,7 +17,12 @@ class ShutdownTests(unittest.TestCase):
     def start(self, **timeouts: Any) -> Process:
         timeouts = {"GRACEFUL": PATIENCE, "APPLICATION_CLOSE": 1, **timeouts}
         settings = {"TIMEOUTS": timeouts, "LOGGING": {"ACCESS": False}}
-        process = Process("tests.asgi_apps:many_ways", settings)
+        self.go = Path(self.enterContext(tempfile.TemporaryDirectory()), "go")
+        process = Process(
+            "tests.asgi_apps:many_ways",
+            settings,
+            environment={"ASGI_APPS_GO": str(self.go)},
+        )
         self.addCleanup(process.__exit__)
         return process
 
@@ -75,7 +80,7 @@ class ShutdownTests(unittest.TestCase):
 
     def test_a_request_on_a_new_connection_is_served(self) -> None:
         process = self.start()
-        slow = self.ask(process, "/slow", "slow began")
+        held = self.ask(process, "/held", "held began")
         fresh, idle = self.connect(process), self.connect(process)
         # Whoever connected before one who has been answered has been accepted.
         idle.get()
@@ -85,7 +90,8 @@ class ShutdownTests(unittest.TestCase):
         answer = fresh.get()
         self.assertEqual(answer.body, b"hello")
         self.assert_closed(fresh, answer)
-        self.assertEqual(slow.read().body, b"slow but sure")
+        self.go.touch()
+        self.assertEqual(held.read().body, b"at last")
         self.assert_ends(process)
 
     def test_an_event_stream_hears_of_it_at_once(self) -> None:
