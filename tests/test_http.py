@@ -266,7 +266,7 @@ class HTTPTests(unittest.TestCase):
                 answer = client.read()
                 self.assertEqual(answer.status, status)
                 self.assertEqual(answer.get("Connection"), "close")
-                self.assertTrue(client.ended())
+                self.assert_heard_out(client)
                 (record,) = logs.records
                 self.assertIn(f"{host}:{port}", record.getMessage())
                 self.assertIn(str(status), record.getMessage())
