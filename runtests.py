@@ -34,6 +34,13 @@ ONE_MODULE = "DJANGO_DAPHNE_TEST_MODULE"
 #: directories, and sockets in them.
 LONGEST_TEMPORARY = 60
 
+#: What would change what servers and Python print: colours, and systemd that is not
+#: there.
+OF_THE_MACHINE = (
+    "FORCE_COLOR", "NO_COLOR", "PYTHON_COLORS", "LISTEN_FDNAMES", "LISTEN_FDS",
+    "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+)  # fmt: skip
+
 
 class Tally:
     """What became of each test.
@@ -247,6 +254,8 @@ def shelter() -> None:
     They and what they start speak with nobody but themselves, and no further than the
     loopback interface.
     """
+    for name in OF_THE_MACHINE:
+        os.environ.pop(name, None)
     # Proxies are for the world outside.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
     # Names that nobody has are asked for; a resolver that is not there takes minutes.
