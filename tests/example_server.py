@@ -28,7 +28,9 @@ PATIENCE = 60
 
 
 #: What the example reads from the environment, of which the machine may have its own.
-SETTINGS = frozenset({"ALLOWED_HOSTS", "DEBUG", "REDIS_URL", "SECRET_KEY"})
+SETTINGS = frozenset(
+    {"ALLOWED_HOSTS", "CHAT_HEARTBEAT", "DEBUG", "REDIS_URL", "SECRET_KEY"}
+)
 
 #: What follows ``python`` to start the example in each of the ways it can be started.
 COMMANDS = {
