@@ -495,6 +495,9 @@ class Applications(HTTP2TestCase):
         server = self.enterContext(serving(describe, settings, log_access=log))
         client = self.connect(server)
         size = len(client.get(b"/logged").body)
+        # The line is written after the answer.
+        client.close()
+        server.close()
         self.assertEqual(lines, [("http", "2", "/logged", 200, size)])
 
     def test_the_limit_of_streams(self) -> None:
