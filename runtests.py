@@ -30,6 +30,17 @@ ROOT = Path(__file__).resolve().parent
 #: colon, and the file for its tally.
 ONE_MODULE = "DJANGO_DAPHNE_TEST_MODULE"
 
+#: Bytes of the path of the directory for temporary files, below which tests have
+#: directories, and sockets in them.
+LONGEST_TEMPORARY = 60
+
+#: What would change what servers and Python print: colours, and systemd that is not
+#: there.
+OF_THE_MACHINE = (
+    "FORCE_COLOR", "NO_COLOR", "PYTHON_COLORS", "LISTEN_FDNAMES", "LISTEN_FDS",
+    "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC",
+)  # fmt: skip
+
 
 class Tally:
     """What became of each test.
@@ -120,10 +131,13 @@ def run_here(labels: list[str], options: dict[str, Any]) -> tuple[Counter[str], 
             return counting(super().get_resultclass() or unittest.TextTestResult, tally)
 
     django.setup()
-    # How long an example takes says nothing about whether it is right: the first pays
-    # for imports, and the machine may be busy.
+    # How long an example takes, or takes to make, says nothing about whether it is
+    # right: the first pays for imports, and the machine may be busy.
     hypothesis.settings.register_profile(
-        "untimed", parent=hypothesis.settings(), deadline=None
+        "untimed",
+        parent=hypothesis.settings(),
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("untimed")
     # A test database that is left over is ours: nobody has to be asked.
@@ -234,7 +248,25 @@ def main() -> int:
     return 0 if good and counts["passed"] + counts["skipped"] else 1
 
 
+def shelter() -> None:
+    """Keep away what a machine's own configuration would do to the tests.
+
+    They and what they start speak with nobody but themselves, and no further than the
+    loopback interface.
+    """
+    for name in OF_THE_MACHINE:
+        os.environ.pop(name, None)
+    # Proxies are for the world outside.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"
+    # Names that nobody has are asked for; a resolver that is not there takes minutes.
+    os.environ["RES_OPTIONS"] = "timeout:2 attempts:1"
+    # A Unix socket's path has 107 bytes at most, and ours are in temporary directories.
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TEMPORARY:
+        os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
+
+
 if __name__ == "__main__":
+    shelter()
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     # The tests start servers in processes of their own, from wherever they like.
     os.environ["PYTHONPATH"] = os.pathsep.join(

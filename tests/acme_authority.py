@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .certificates import LOCAL, Files, authority
+from .ports import free_port
 from .services import find
 
 HOST = "127.0.0.1"
@@ -36,11 +37,6 @@ CLOSING = 0.02
 
 #: How often other ports are tried, when somebody has taken ours since we found it free.
 ATTEMPTS = 5
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as found:
-        return int(found.getsockname()[1])
 
 
 class Pebble:

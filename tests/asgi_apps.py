@@ -187,6 +187,14 @@ async def _slow(receive: Receive, send: Send) -> None:
     await respond(send, b"slow but sure")
 
 
+async def _held(receive: Receive, send: Send) -> None:
+    """Answers once there is the file that ``ASGI_APPS_GO`` names."""
+    say("held began")
+    while not os.path.exists(os.environ["ASGI_APPS_GO"]):
+        await asyncio.sleep(0.02)
+    await respond(send, b"at last")
+
+
 async def _events(receive: Receive, send: Send) -> None:
     """An event stream, as frameworks make them: it ends when the client goes."""
     await start(send, 200, [(b"content-type", b"text/event-stream")])
@@ -248,6 +256,7 @@ async def _hello(receive: Receive, send: Send) -> None:
 _WAYS = {
     "/": _hello,
     "/slow": _slow,
+    "/held": _held,
     "/events": _events,
     "/report": _report,
     "/poll": _poll,

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .listening import Authority
+from .ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 MANAGE = ROOT / "example_project" / "manage.py"
@@ -25,6 +26,11 @@ MANAGE = ROOT / "example_project" / "manage.py"
 #: Seconds that a command may take on a machine that is busy with other tests.
 PATIENCE = 60
 
+
+#: What the example reads from the environment, of which the machine may have its own.
+SETTINGS = frozenset(
+    {"ALLOWED_HOSTS", "CHAT_HEARTBEAT", "DEBUG", "REDIS_URL", "SECRET_KEY"}
+)
 
 #: What follows ``python`` to start the example in each of the ways it can be started.
 COMMANDS = {
@@ -71,7 +77,7 @@ class ExampleServer:
         self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.directory = Path(self._directory.name)
         self.environment = {
-            **os.environ,
+            **{k: v for k, v in os.environ.items() if k not in SETTINGS},
             "EXAMPLE_DATABASE": str(self.directory / "db.sqlite3"),
             "EXAMPLE_MEDIA": str(self.directory / "media"),
             # Where development certificates are kept.
@@ -80,7 +86,8 @@ class ExampleServer:
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
-        self.port = 0
+        # The same for every start, and nobody else's in between.
+        self.port = free_port()
         self.process: subprocess.Popen[str] | None = None
         self.lines: list[str] = []
         self._news = threading.Condition()
@@ -138,7 +145,7 @@ class ExampleServer:
         self.wait_until_listening()
 
     def wait_until_listening(self) -> None:
-        self.port = int(self.wait_for(r"https?://127\.0\.0\.1:(\d+)")[1])
+        self.wait_for(rf"https?://127\.0\.0\.1:{self.port}\b")
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait until the server has printed this."""

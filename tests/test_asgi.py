@@ -270,17 +270,19 @@ class BodyTests(unittest.TestCase):
             self.assertEqual(len(answer.body), 1024 * 65536)
 
     def test_cancelled_receives_lose_nothing(self) -> None:
+        gave_up = Happening()
+
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            data, more, timeouts = b"", True, 0
+            data, more = b"", True
             while more:
                 try:
                     message = await asyncio.wait_for(receive(), 0.001)
                 except TimeoutError:
-                    timeouts += 1
+                    gave_up.tell()
                     continue
                 data += message["body"]
                 more = message["more_body"]
-            await respond(send, data, headers=[(b"timeouts", b"%d" % timeouts)])
+            await respond(send, data)
 
         with (
             serving(app, {"LIFESPAN": "off"}) as server,
@@ -290,13 +292,14 @@ class BodyTests(unittest.TestCase):
             data = bytes(range(250))
             client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 250\r\n\r\n")
             pause = threading.Event()
-            for number in range(250):
+            for number in range(249):
                 client.send(data[number : number + 1])
                 # About as long as the application waits: some arrive as it gives up.
                 pause.wait(0.001)
-            answer = client.read()
-            self.assertEqual(answer.body, data)
-            self.assertGreater(int(answer.get("timeouts") or 0), 0)
+            # Once at least, however busy the machine is.
+            gave_up.wait()
+            client.send(data[249:])
+            self.assertEqual(client.read().body, data)
 
     def test_two_tasks_receive(self) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -253,6 +253,7 @@ class Serving(CLITestCase):
     def test_several_listeners(self) -> None:
         process, port = self.serve("-u", "app.sock", "-e", "tcp:0:interface=127.0.0.1")
         process.expect("Listening on unix:app.sock", "stderr")
+        process.expect("Listening on http(.|\n)*Listening on http", "stderr")
         self.assertEqual(process.stderr.count("Listening on http"), 2)
         self.assertEqual(self.get(port)[0], 200)
         self.assertIn(b" 200 ", self.get_unix(self.directory / "app.sock"))

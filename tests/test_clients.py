@@ -247,7 +247,8 @@ class WrkTests(Clients):
         output = subprocess.run(
             [
                 str(find("wrk")), "--threads", "1", "--connections", "32", "--duration",
-                "2s", f"{self.url}/hello",
+                # What takes longer than two seconds is an error otherwise.
+                "2s", "--timeout", f"{PATIENCE:.0f}s", f"{self.url}/hello",
             ],
             check=True,
             capture_output=True,

@@ -38,6 +38,7 @@ from .listening import (
     ProcessTestCase,
     read_exactly,
 )
+from .ports import free_port
 
 Test = TypeVar("Test", bound=unittest.TestCase)
 
@@ -119,12 +120,6 @@ def port_of(listener: Listener) -> int:
     return int(listener.url.rpartition(":")[2])
 
 
-def unused_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def machine_has_ipv6() -> bool:
     try:
         with socket.socket(socket.AF_INET6) as sock:
@@ -195,7 +190,7 @@ class TCPTests(ListeningTestCase):
 
     @on_each_loop
     async def test_a_fixed_port_on_every_address(self) -> None:
-        port = unused_port()
+        port = free_port()
         async with listening(f":{port}") as [listener]:
             self.assertEqual({s.getsockname()[1] for s in listener.sockets}, {port})
 
@@ -301,15 +296,16 @@ class TCPTests(ListeningTestCase):
 
     @on_each_loop
     async def test_a_listener_that_never_started_closes(self) -> None:
-        [listener] = await open_listeners([parse_bind("127.0.0.1:0")], backlog=16)
+        bind = f"127.0.0.1:{free_port()}"
+        [listener] = await open_listeners([parse_bind(bind)], backlog=16)
         listener.stop_accepting()
-        async with listening(f"127.0.0.1:{port_of(listener)}"):
+        async with listening(bind):
             pass
 
     @on_each_loop
     async def test_a_port_just_left_is_free_again(self) -> None:
-        async with listening("127.0.0.1:0") as [listener]:
-            port = port_of(listener)
+        port = free_port()
+        async with listening(f"127.0.0.1:{port}"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x")
             await reader.readexactly(1)
@@ -317,7 +313,7 @@ class TCPTests(ListeningTestCase):
             Echo.transports[0].close()
             await reader.read()
             writer.close()
-        async with listening(f"127.0.0.1:{port}") as [listener]:
+        async with listening(f"127.0.0.1:{port}"):
             self.assertEqual(await echo("127.0.0.1", port), b"hello")
 
 
@@ -332,7 +328,7 @@ class TCPRefusalTests(ListeningTestCase):
 
     @on_each_loop
     async def test_a_port_taken_while_the_application_started(self) -> None:
-        port = unused_port()
+        port = free_port()
         bind = parse_bind(f"127.0.0.1:{port}")
         [first] = await open_listeners([bind], backlog=16)
         [second] = await open_listeners([bind], backlog=16)
@@ -348,7 +344,7 @@ class TCPRefusalTests(ListeningTestCase):
 
     @on_each_loop
     async def test_two_binds_for_one_port(self) -> None:
-        port = unused_port()
+        port = free_port()
         one, every = f"127.0.0.1:{port}", f":{port}"
         for texts in [(one, every), (every, one), (one, f"tcp:{port}")]:
             await self.assertRefuses(
@@ -364,7 +360,7 @@ class TCPRefusalTests(ListeningTestCase):
 
     @on_each_loop
     async def test_all_or_nothing(self) -> None:
-        port = unused_port()
+        port = free_port()
         path = self.directory / "app.sock"
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = f"127.0.0.1:{other.getsockname()[1]}"
@@ -469,7 +465,7 @@ class TCPRefusalTests(ListeningTestCase):
     async def test_no_port_for_both_families(self) -> None:
         with _without(socket.AF_INET6, errno.EADDRINUSE):
             await self.assertRefuses(":0", says=":0: no port is free on every address.")
-            port = unused_port()
+            port = free_port()
             await self.assertRefuses(
                 f":{port}", says=f":{port}: the address is already in use."
             )

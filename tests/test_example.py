@@ -28,6 +28,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.example_server import MANAGE, PATIENCE, ROOT, ExampleServer, seeded
+from tests.ports import free_port
 from tests.services import find, require
 
 
@@ -349,9 +350,7 @@ class RestartTests(SimpleTestCase):
 @require("redis")
 class RedisTests(SimpleTestCase):
     def test_two_servers_are_one_chat(self) -> None:
-        with socket.socket() as reserved:
-            reserved.bind(("127.0.0.1", 0))
-            port = reserved.getsockname()[1]
+        port = free_port()
         one = ExampleServer("runasgi", REDIS_URL=f"redis://127.0.0.1:{port}")
         self.addCleanup(one.close)
         redis = subprocess.Popen(

@@ -8,7 +8,7 @@ from django.test import tag
 from playwright.sync_api import expect
 
 from tests.services import require
-from tests.test_example_browser import BrowserTestCase, Window
+from tests.test_example_browser import CALM, BrowserTestCase, Window
 
 #: What a response to a WebSocket's handshake has on HTTP/2 (RFC 8441 section 5.1); on
 #: HTTP/1.1 it is 101.
@@ -31,6 +31,8 @@ class Handshakes:
 
 class Conversation:
     """What the browser has to see from whichever command speaks TLS."""
+
+    heartbeat = CALM
 
     def test_two_windows_talk_over_http_2(self) -> None:
         demo, friend = (self.window(None, ignore_https_errors=True) for _ in range(2))

@@ -234,8 +234,10 @@ class PlainTests(SecureFrontTestCase):
             "bind :443",
             {
                 "10.0.0.5:443 send-proxy-v2": f"127.0.0.1:{server.port} send-proxy-v2 "
-                "check inter 50ms fall 1\n    option httpchk GET /\n"
-                "    http-check send hdr Host check",
+                "check inter 300ms fall 1\n    option httpchk GET /\n"
+                "    http-check send hdr Host check\n"
+                # Without it a check has no more time than there is between two.
+                f"    timeout check {PATIENCE:.0f}s",
             },
         )
         for _ in range(3):

@@ -14,9 +14,10 @@ import time
 import unittest
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 from django_daphne.application.http import HTTPStream
-from django_daphne.server import process
+from django_daphne.server import connection, process
 from django_daphne.server.connection import Connection
 from django_daphne.server.server import Server
 
@@ -73,6 +74,10 @@ class HTTPTests(unittest.TestCase):
     def serve(self, app: Any = pages, **options: Any) -> Any:
         settings = {"LIFESPAN": "off", **options.pop("settings", {})}
         return serving(app, settings, loop_factory=self.loop_factory, **options)
+
+    def assert_heard_out(self, client: Client) -> None:
+        """The server has closed its direction, while it hears the client out."""
+        self.assertTrue(client.ended())
 
     # -- Requests and answers ----------------------------------------------------------
 
@@ -146,12 +151,13 @@ class HTTPTests(unittest.TestCase):
             self.assertEqual(answer.get("Connection"), "close")
             self.assertTrue(client.ended())
 
+    @mock.patch.object(connection, "LINGER", PATIENCE)
     def test_data_behind_a_close_does_not_destroy_the_answer(self) -> None:
         with self.serve() as server, server.connect() as client:
             request = b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
             client.send(request + request * 10_000)
             self.assertEqual(client.read().body, b"GET /a ")
-            self.assertTrue(client.ended())
+            self.assert_heard_out(client)
 
     def test_date(self) -> None:
         with self.serve() as server, server.connect() as client:
@@ -260,7 +266,7 @@ class HTTPTests(unittest.TestCase):
                 answer = client.read()
                 self.assertEqual(answer.status, status)
                 self.assertEqual(answer.get("Connection"), "close")
-                self.assertTrue(client.ended())
+                self.assert_heard_out(client)
                 (record,) = logs.records
                 self.assertIn(f"{host}:{port}", record.getMessage())
                 self.assertIn(str(status), record.getMessage())
@@ -284,6 +290,7 @@ class HTTPTests(unittest.TestCase):
                     client.read_head()
         self.assertEqual(served, ["/first"])
 
+    @mock.patch.object(connection, "LINGER", PATIENCE)
     def test_the_answer_reaches_a_client_that_is_still_sending(self) -> None:
         size = 3_000_000
         for app, settings, status in (
@@ -306,7 +313,7 @@ class HTTPTests(unittest.TestCase):
                     answer = client.read()
                     self.assertEqual(answer.status, status)
                     self.assertTrue(answer.complete)
-                    self.assertTrue(client.ended())
+                    self.assert_heard_out(client)
 
     def test_a_small_rest_of_a_body_keeps_the_connection(self) -> None:
         with self.serve(deaf) as server, server.connect() as client:
@@ -467,7 +474,9 @@ class HTTPTests(unittest.TestCase):
             data = b""
             for pause in longer_than(4):
                 time.sleep(pause)
-                data = (data + client.read_some())[-65536:]
+                some = client.read_some()
+                self.assertNotEqual(some, b"", "the response was cut off")
+                data = (data + some)[-65536:]
                 if data.endswith(b"\r\n0\r\n\r\n"):
                     break
 
@@ -487,7 +496,9 @@ class HTTPTests(unittest.TestCase):
             left = size
             for pause in longer_than(4):
                 time.sleep(pause)
-                left -= len(client.read_some())
+                some = client.read_some()
+                self.assertNotEqual(some, b"", "the response was cut off")
+                left -= len(some)
                 if not left:
                     break
 

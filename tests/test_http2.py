@@ -526,6 +526,9 @@ class Applications(HTTP2TestCase):
         server = self.enterContext(serving(describe, settings, log_access=log))
         client = self.connect(server)
         size = len(client.get(b"/logged").body)
+        # The line is written after the answer.
+        client.close()
+        server.close()
         self.assertEqual(lines, [("http", "2", "/logged", 200, size)])
 
     def test_the_limit_of_streams(self) -> None:
@@ -565,7 +568,7 @@ class Stopping(HTTP2TestCase):
                 await go.reached()
             await respond(send, b"done")
 
-        server = self.serve(app)
+        server = self.serve(app, {"TIMEOUTS": {"GRACEFUL": PATIENCE}})
         client = self.connect(server)
         slow = client.ask(request(b"GET", b"/slow"))
         begun.wait()
@@ -583,7 +586,7 @@ class Stopping(HTTP2TestCase):
         server.join()
 
     def test_a_request_under_way_at_the_first_goaway_is_served(self) -> None:
-        server = self.serve(describe)
+        server = self.serve(describe, {"TIMEOUTS": {"GRACEFUL": PATIENCE}})
         client = self.connect(server)
         client.get()
         # A client that has not read yet: no answer to the ping behind the GOAWAY.
@@ -663,10 +666,13 @@ class Defence(HTTP2TestCase):
 
     def test_silence(self) -> None:
         server = self.serve(describe, {"TIMEOUTS": {"HEADERS": 2}})
+        clients = []
         for begin in (h2.PREFACE[:10], h2.PREFACE, h2.PREFACE + h2.settings()[:5]):
-            with Client("127.0.0.1", server.port) as client:
-                client.send(begin)
-                client.read_to_end()
+            client = self.enterContext(Client("127.0.0.1", server.port))
+            client.send(begin)
+            clients.append(client)
+        for client in clients:
+            client.read_to_end()
 
     def test_idle(self) -> None:
         server = self.serve(describe, {"TIMEOUTS": {"KEEP_ALIVE": 2}})
@@ -682,7 +688,10 @@ class Defence(HTTP2TestCase):
         with contextlib.suppress(OSError, EOFError, AssertionError):
             with HTTP2Client(server.port) as client:
                 client.send(junk)
-                client.get()
+                client.ask()
+                # The server may take it all for a frame that has not ended.
+                client.socket.shutdown(socket.SHUT_WR)
+                client.read_to_end()
         with HTTP2Client(server.port) as client:
             self.assertEqual(client.get().status, 200)
 

@@ -6,10 +6,12 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import unittest
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,7 @@ from django_daphne.errors import BindError, ConfigurationError
 
 from .asgi_apps import Receive, Scope, Send, read_body, respond
 from .http2_client import HTTP2Client
+from .ports import free_port
 from .serving import PATIENCE, Answer, Client, Process, Serving, make_config, serving
 from .test_asgi import Happening
 from .websocket_client import WebSocketClient
@@ -124,8 +127,7 @@ class Health(MonitorTestCase):
                 await send({"type": "lifespan.shutdown.complete"})
 
         # Its port has to be known before the server says where it listens.
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        port = free_port()
         settings = {
             "BIND": ["127.0.0.1:0"],
             "LIFESPAN": "on",
@@ -160,7 +162,12 @@ class Stopping(unittest.TestCase):
             "TIMEOUTS": timeouts,
             "LOGGING": {"ACCESS": False},
         }
-        process = Process("tests.asgi_apps:many_ways", settings)
+        self.go = Path(self.enterContext(tempfile.TemporaryDirectory()), "go")
+        process = Process(
+            "tests.asgi_apps:many_ways",
+            settings,
+            environment={"ASGI_APPS_GO": str(self.go)},
+        )
         return self.enterContext(process)
 
     def status(self, process: Process, path: str) -> int:
@@ -189,13 +196,14 @@ class Stopping(unittest.TestCase):
         process = self.start()
         process.expect("Listening on .*\n.*Listening on .*\n")
         with process.connect() as client:
-            client.request("/slow")
-            process.expect("slow began")
+            client.request("/held")
+            process.expect("held began")
             process.terminate()
             while self.status(process, READY) != 503:
                 pass
             self.assertEqual(self.status(process, HEALTHY), 200)
-            self.assertEqual(client.read().body, b"slow but sure")
+            self.go.touch()
+            self.assertEqual(client.read().body, b"at last")
         self.assertEqual(process.wait(), 0)
         self.assertNotIn("Traceback", process.output)
 

@@ -18,6 +18,7 @@ from django_daphne.server import sendfile
 
 from .certificates import LOCAL, Files, authority
 from .serving import PATIENCE, Client, Serving, serving
+from .test_http import longer_than
 from .test_tls import eventually
 
 SIZE = 3 * 1024 * 1024 + 17
@@ -202,16 +203,17 @@ class SendfileTests(unittest.TestCase):
         self.path.write_bytes(content(4 << 20))
         path = f"{self.directory}/slow"
         with (
-            serving(self.app, {"BIND": [f"unix:{path}"], "TIMEOUTS": {"WRITE": 1}}),
+            serving(self.app, {"BIND": [f"unix:{path}"], "TIMEOUTS": {"WRITE": 3}}),
             socket.socket(socket.AF_UNIX) as client,
         ):
             client.settimeout(PATIENCE)
             client.connect(path)
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             received = bytearray()
-            while data := client.recv(128 * 1024):
+            pauses = longer_than(3)
+            while data := client.recv(16 * 1024):
                 received += data
-                time.sleep(0.05)
+                time.sleep(next(pauses))
         self.assertEqual(received.partition(b"\r\n\r\n")[2], content(4 << 20))
 
     def connect(self, server: Serving, bind: str) -> socket.socket:

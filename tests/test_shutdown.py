@@ -17,7 +17,12 @@ class ShutdownTests(unittest.TestCase):
     def start(self, **timeouts: Any) -> Process:
         timeouts = {"GRACEFUL": PATIENCE, "APPLICATION_CLOSE": 1, **timeouts}
         settings = {"TIMEOUTS": timeouts, "LOGGING": {"ACCESS": False}}
-        process = Process("tests.asgi_apps:many_ways", settings)
+        self.go = Path(self.enterContext(tempfile.TemporaryDirectory()), "go")
+        process = Process(
+            "tests.asgi_apps:many_ways",
+            settings,
+            environment={"ASGI_APPS_GO": str(self.go)},
+        )
         self.addCleanup(process.__exit__)
         return process
 
@@ -33,6 +38,22 @@ class ShutdownTests(unittest.TestCase):
         if sign:
             process.expect(sign)
         return client
+
+    def begin_to_stop(
+        self, process: Process, number: signal.Signals = signal.SIGTERM
+    ) -> None:
+        """Send the signal, and return when it is obeyed."""
+        idle = self.connect(process)
+        idle.get()
+        process.signal(number)
+        self.assertTrue(idle.ended())
+
+    def assert_at_last(self, held: Client) -> Answer:
+        """The request on ``held`` is answered when it may be."""
+        self.go.touch()
+        answer = held.read()
+        self.assertEqual(answer.body, b"at last")
+        return answer
 
     def assert_closed(self, client: Client, answer: Answer) -> None:
         self.assertEqual(answer.get("Connection"), "close")
@@ -53,45 +74,37 @@ class ShutdownTests(unittest.TestCase):
 
     def test_a_slow_request_finishes(self) -> None:
         process = self.start()
-        slow = self.ask(process, "/slow", "slow began")
-        process.terminate()
-        answer = slow.read()
-        self.assertEqual(answer.body, b"slow but sure")
-        self.assert_closed(slow, answer)
+        held = self.ask(process, "/held", "held began")
+        self.begin_to_stop(process)
+        self.assert_closed(held, self.assert_at_last(held))
         self.assert_ends(process)
 
     def test_nobody_is_accepted_any_more(self) -> None:
         process = self.start()
-        slow = self.ask(process, "/slow", "slow began")
-        idle = self.connect(process)
-        idle.get()
-        process.terminate()
-        # Once the idle connection is closed, draining has begun.
-        self.assertTrue(idle.ended())
+        held = self.ask(process, "/held", "held began")
+        self.begin_to_stop(process)
         with self.assertRaises(ConnectionRefusedError):
             self.connect(process)
-        self.assertEqual(slow.read().body, b"slow but sure")
+        self.assert_at_last(held)
         self.assert_ends(process)
 
     def test_a_request_on_a_new_connection_is_served(self) -> None:
         process = self.start()
-        slow = self.ask(process, "/slow", "slow began")
-        fresh, idle = self.connect(process), self.connect(process)
+        held = self.ask(process, "/held", "held began")
         # Whoever connected before one who has been answered has been accepted.
-        idle.get()
-        process.terminate()
-        self.assertTrue(idle.ended())
+        fresh = self.connect(process)
+        self.begin_to_stop(process)
         # Connected before the stop, and about to ask.
         answer = fresh.get()
         self.assertEqual(answer.body, b"hello")
         self.assert_closed(fresh, answer)
-        self.assertEqual(slow.read().body, b"slow but sure")
+        self.assert_at_last(held)
         self.assert_ends(process)
 
     def test_an_event_stream_hears_of_it_at_once(self) -> None:
         process = self.start()
         events = self.ask(process, "/events")
-        slow = self.ask(process, "/slow", "slow began")
+        held = self.ask(process, "/held", "held began")
         head = events.read_head()
         self.assertEqual(head.get("Transfer-Encoding"), "chunked")
         process.terminate()
@@ -99,8 +112,7 @@ class ShutdownTests(unittest.TestCase):
         rest = events.read_until(b"0\r\n\r\n")
         self.assertIn(b"data: bye", rest)
         self.assertTrue(events.ended())
-        self.assertNotIn("sure", process.output)
-        self.assertEqual(slow.read().body, b"slow but sure")
+        self.assert_at_last(held)
         self.assert_ends(process)
         self.assertIn("events heard of the disconnect", process.output)
 
@@ -222,13 +234,11 @@ class ShutdownTests(unittest.TestCase):
         process = self.start()
         client = self.connect(process)
         client.send(
-            b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
+            b"GET /held HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
         )
-        process.expect("slow began")
-        process.terminate()
-        answer = client.read()
-        self.assertEqual(answer.body, b"slow but sure")
-        self.assert_closed(client, answer)
+        process.expect("held began")
+        self.begin_to_stop(process)
+        self.assert_closed(client, self.assert_at_last(client))
         self.assert_ends(process)
 
     def test_an_upload_under_way_finishes(self) -> None:
@@ -264,9 +274,9 @@ class ShutdownTests(unittest.TestCase):
 
     def test_the_signal_of_a_terminal_while_clients_wait(self) -> None:
         process = self.start()
-        slow = self.ask(process, "/slow", "slow began")
-        process.signal(signal.SIGINT)
-        self.assertEqual(slow.read().body, b"slow but sure")
+        held = self.ask(process, "/held", "held began")
+        self.begin_to_stop(process, signal.SIGINT)
+        self.assert_at_last(held)
         self.assert_ends(process)
 
     def test_hangup_does_not_stop(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import unittest
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -96,8 +97,18 @@ class Crowd:
 
 
 class ShutdownUnderLoad(unittest.IsolatedAsyncioTestCase):
+    def allow_as_many_files(self) -> None:
+        """A socket is a file, and the usual limit is less than the crowd needs."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft in (hard, resource.RLIM_INFINITY):
+            return
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = hard if hard != resource.RLIM_INFINITY else 4 * SOCKETS
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
     async def test_everything_at_once(self) -> None:
         asyncio.get_running_loop().slow_callback_duration = PATIENCE
+        self.allow_as_many_files()
         settings = {
             "LIFESPAN": "off",
             "LOGGING": {"ACCESS": False},

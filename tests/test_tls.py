@@ -199,10 +199,10 @@ def s_client(server: Serving, *arguments: str, data: bytes = b"") -> tuple[int, 
 def curl(*arguments: str, data: bytes | None = None) -> tuple[int, str]:
     """Exit code and output; ``data`` is what it uploads."""
     done = subprocess.run(
-        ["curl", "--silent", "--show-error", "--max-time", "20", *arguments],
+        ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE), *arguments],
         input=data,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=2 * PATIENCE,
     )
     return done.returncode, (done.stdout + done.stderr).decode()
 
@@ -1131,6 +1131,11 @@ class HTTPOverTLSTests(TLSTestCase, test_http.HTTPTests):
             with mock.patch.object(server, "connect", connect):
                 yield server
 
+    def assert_heard_out(self, client: Client) -> None:
+        # The server cannot close its direction alone: it does when we close ours.
+        assert isinstance(client.socket, ssl.SSLSocket)
+        client.socket.unwrap()
+
 
 # -- New certificates ------------------------------------------------------------------
 
@@ -1217,15 +1222,30 @@ class ReloadTests(TLSTestCase):
 
     def test_the_half_of_a_change_is_not_taken(self) -> None:
         """The certificate first, the key after it, as most programs do."""
-        slowly = mock.patch.object(certificates, "POLL", 1)
+        keys: list[str] = []
+        look = CertificateStore.poll
+
+        def look_and_replace(store: CertificateStore) -> None:
+            look(store)
+            # Between two looks, the first of which has seen the certificate alone.
+            if keys:
+                self.files.write(f"{self.id()}.key", keys.pop())
+
+        async def replace(renewed: Issued) -> None:
+            self.files.write(f"{self.id()}.crt", renewed.pem, self.middle.pem)
+            keys.append(renewed.key_pem())
+
         with (
-            slowly,
+            mock.patch.object(CertificateStore, "poll", look_and_replace),
             self.assertNoLogs(SERVER_LOG, logging.ERROR),
             self.serve() as server,
         ):
             for _ in range(4):
                 renewed = self.middle.issue("localhost", LOCAL)
-                self.files.tls(self.id(), renewed, self.middle)
+                replacing = replace(renewed)
+                asyncio.run_coroutine_threadsafe(replacing, server.loop).result(
+                    PATIENCE
+                )
                 self.await_shown(server, renewed)
 
     def test_everything_that_has_a_file(self) -> None:

@@ -1157,7 +1157,9 @@ class ClientTests(StreamTestCase):
 
     def test_compression_turned_off(self) -> None:
         with self.serve(echo, {"WEBSOCKET": {"COMPRESSION": False}}) as server:
-            with websockets.sync.client.connect(server.ws_url) as client:
+            with websockets.sync.client.connect(
+                server.ws_url, open_timeout=PATIENCE
+            ) as client:
                 self.assertEqual(client.protocol.extensions, [])
 
     def test_pings(self) -> None:

@@ -14,6 +14,9 @@ from example_project.asgi import application
 from example_project.chat import history
 from example_project.chat.models import Message, Presence, Room
 
+#: Seconds that an answer may take, on a machine that is busy with other things.
+PATIENCE = 30
+
 
 class Socket(ApplicationCommunicator):
     """The browser's end of a WebSocket.
@@ -34,7 +37,7 @@ class Socket(ApplicationCommunicator):
 
     async def connect(self) -> bool:
         await self.send_input({"type": "websocket.connect"})
-        answer = await self.receive_output(timeout=5)
+        answer = await self.receive_output(timeout=PATIENCE)
         return answer["type"] == "websocket.accept"
 
     async def say(self, content: dict[str, Any] | str) -> None:
@@ -48,7 +51,7 @@ class Socket(ApplicationCommunicator):
                 self.kept.remove(content)
                 return content
         while True:
-            event = await self.receive_output(timeout=5)
+            event = await self.receive_output(timeout=PATIENCE)
             content = json.loads(event["text"])
             if content["type"] == kind:
                 return content
@@ -56,7 +59,7 @@ class Socket(ApplicationCommunicator):
 
     async def closing_code(self) -> int:
         """The code that we are closed with, whatever is said before."""
-        while (event := await self.receive_output(timeout=5))["type"] != (
+        while (event := await self.receive_output(timeout=PATIENCE))["type"] != (
             "websocket.close"
         ):
             pass
@@ -64,7 +67,7 @@ class Socket(ApplicationCommunicator):
 
     async def disconnect(self) -> None:
         await self.send_input({"type": "websocket.disconnect", "code": 1001})
-        await self.wait(timeout=5)
+        await self.wait(timeout=PATIENCE)
 
 
 class ConsumerTests(TransactionTestCase):

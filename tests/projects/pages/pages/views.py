@@ -65,13 +65,15 @@ async def endless(request):
 
 
 def crowd(request):
-    """How many requests were ever in here at once, and in which thread this one is."""
+    """How many requests were ever in here at once, and in which thread this one is.
+
+    Whoever else may come in at the same time has ``seconds`` to do so.
+    """
     global inside, most_inside
     inside += 1
     most_inside = max(most_inside, inside)
     if inside > 1:
         company.set()
-    # Whoever else may come in at the same time is in here by then.
-    company.wait(2)
+    company.wait(float(request.GET["seconds"]))
     inside -= 1
     return JsonResponse({"most": most_inside, "thread": threading.get_ident()})
