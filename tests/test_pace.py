@@ -178,6 +178,43 @@ class Streams(unittest.TestCase):
         # The other has not even begun, which is the business of BODY.
         self.assertIn("no progress", other.resets[0][0])
 
+    def drip_frame(self, conversation: HTTP2Conversation) -> None:
+        """The head of a frame of DATA, and some of its bytes, one at a time."""
+        conversation.feed(h2.data(1, bytes(100))[:9])
+        self.drip(conversation, b"x", 5, 20)
+
+    def test_a_frame_that_drips(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        self.drip_frame(conversation)
+        self.assertEqual(conversation.response(stream).status, 408)
+        self.assertEqual(
+            stream.resets,
+            [("the request body came more slowly than LIMITS['MINIMUM_RATE']", 408)],
+        )
+
+    def test_a_frame_that_is_slow_and_fast_enough(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        # 250 bytes a second, in frames that take longer than a window.
+        for _ in range(3):
+            frame = h2.data(1, bytes(16_000))
+            for begin in range(0, len(frame), 1250):
+                self.drip(conversation, frame[begin : begin + 1250], 5, 1)
+            self.assertEqual(stream.untaken, 16_000)
+            stream.take()
+        self.assertEqual(stream.resets, [])
+        # What was counted piece by piece is not counted again as a whole.
+        self.drip_frame(conversation)
+        self.assertIn("MINIMUM_RATE", stream.resets[0][0])
+
+    def test_a_frame_that_drips_and_that_nobody_wants(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        stream.answer(200, [], b"enough")
+        self.drip_frame(conversation)
+        self.assertEqual(conversation.response(stream).reset, h2.NO_ERROR)
+
     def test_a_body_that_is_fast_enough(self) -> None:
         conversation = self.conversation()
         stream = self.upload(conversation)

@@ -96,6 +96,8 @@ class Exchange:
     #: How fast the body comes, from its second frame on, and how fast the client opens
     #: a window that was in our way.
     _body_pace: Pace | None = None
+    #: Bytes of a frame still incomplete that its pace has been judged by.
+    _counted = 0
     _window_pace: Pace | None = None
 
     # -- The response
@@ -171,6 +173,8 @@ class Exchange:
             self._receive_early(data, ended)
         elif self.stream is not None:
             self._receive_body(data, ended)
+        if self._counted:
+            self._counted = 0
 
     def receive_trailers(self) -> None:
         """Trailers, found good; they mean nothing to ASGI."""
@@ -249,11 +253,7 @@ class Exchange:
         if ended:
             self._end_request()
         elif not self._body_keeps_pace(size):
-            self.fail(
-                ProtocolError(
-                    "the request body came more slowly than LIMITS['MINIMUM_RATE']", 408
-                )
-            )
+            self._body_too_slow()
         elif self._unread <= self.engine.stream_window // 2:
             self._give_back()
             self._expect_body()
@@ -264,8 +264,16 @@ class Exchange:
                 self._body_pace.stop(self.engine.wire.clock.seconds)
 
     def _body_keeps_pace(self, size: int) -> bool:
+        now = self.engine.wire.clock.seconds
+        return self._keeps_pace(max(0, size - self._counted), now)
+
+    def _part_keeps_pace(self, heard: float, size: int) -> bool:
+        """Of a frame that is not complete ``size`` bytes had come when it was heard."""
+        size, self._counted = size - self._counted, size
+        return self._keeps_pace(size, heard)
+
+    def _keeps_pace(self, size: int, now: float) -> bool:
         engine, pace = self.engine, self._body_pace
-        now = engine.wire.clock.seconds
         if pace is not None:
             return pace.keeps(size, now)
         rate = engine.limits.minimum_rate
@@ -651,10 +659,11 @@ class Exchange:
             dues.append(self._tunnel.timer_due)
         return min(dues, default=None)
 
-    def check_time(self, now: float, heard: float | None) -> None:
+    def check_time(self, now: float, heard: tuple[float, int] | None) -> None:
         """Do what is due.
 
-        ``heard`` is when something of a frame of ours that is still incomplete came.
+        ``heard`` is when something of a frame of ours that is still incomplete came,
+        and how much of it has.
         """
         if self._write_due is not None and self._write_due <= now:
             if self.engine.wire.writable:
@@ -669,12 +678,16 @@ class Exchange:
             seconds = self.engine.timeouts.body or TUNNEL_CLOSE_TIMEOUT
             if self.engine.deaf:
                 self._body_due = self.engine.due(seconds)
-            elif heard is not None and heard + seconds > now:
-                self._body_due = heard + seconds
-            else:
+            elif heard is None or heard[0] + seconds <= now or self.is_tunnel:
                 self._body_due = None
                 self._body_expired()
                 return
+            elif not self._part_keeps_pace(*heard):
+                self._body_due = None
+                self._body_too_slow()
+                return
+            else:
+                self._body_due = heard[0] + seconds
         if self._request_due is not None and self._request_due <= now:
             self._request_due = None
             self.fail(
@@ -695,14 +708,16 @@ class Exchange:
             stream.reset(reason)
 
     def _body_expired(self) -> None:
+        self._end_late("the request body made no progress in TIMEOUTS['BODY']")
+
+    def _body_too_slow(self) -> None:
+        self._end_late("the request body came more slowly than LIMITS['MINIMUM_RATE']")
+
+    def _end_late(self, reason: str) -> None:
         if self.discarding or self._tunnel is not None:
             self.engine.reset(self, NO_ERROR)
         else:
-            self.fail(
-                ProtocolError(
-                    "the request body made no progress in TIMEOUTS['BODY']", 408
-                )
-            )
+            self.fail(ProtocolError(reason, 408))
 
     # -- WebSocket ---------------------------------------------------------------------
 
