@@ -38,11 +38,11 @@ class Windows(unittest.TestCase):
         self.assertTrue(pace.keeps(1000, 60))
         self.assertTrue(pace.keeps(0, 69))
         # What was too much in the window before helps in none.
-        self.assertFalse(pace.keeps(999, 70))
+        self.assertFalse(pace.keeps(974, 70))
 
     def test_a_long_silence_counts_as_a_whole(self) -> None:
         pace = Pace(10, 100, 50)
-        self.assertFalse(pace.keeps(2999, 80))
+        self.assertFalse(pace.keeps(2974, 80))
 
     def test_time_that_is_not_theirs(self) -> None:
         pace = Pace(10, 100, 50)
@@ -64,6 +64,30 @@ class Windows(unittest.TestCase):
         for gap in gaps:
             now += gap
             self.assertTrue(pace.keeps(int(rate * gap) + 1, now))
+
+    @given(
+        st.floats(0.1, 5),
+        st.floats(0.01, 0.3),
+        st.floats(0, 0.25),
+        st.integers(10, 500),
+    )
+    def test_nor_by_a_clock_that_ticks(
+        self, window: float, gap: float, begin: float, rate: int
+    ) -> None:
+        def ticked() -> float:
+            return now - now % 0.25
+
+        now = begin
+        pace = Pace(window, rate, ticked())
+        for _ in range(100):
+            now += gap
+            self.assertTrue(pace.keeps(int(rate * gap) + 1, ticked()))
+
+    def test_a_window_of_less_than_the_clock_can_tell(self) -> None:
+        pace, kept = Pace(0.1, 100, 0), []
+        for number in range(1, 20):
+            kept.append(pace.keeps(1, number * 0.25))
+        self.assertIn(False, kept)
 
 
 class Bodies(unittest.TestCase):

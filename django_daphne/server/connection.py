@@ -36,7 +36,7 @@ from ..protocol.http2_exchange import Exchange
 from ..protocol.http2_head import Head as HTTP2Head
 from ..protocol.proxy_protocol import MISSING, ProxyHeader, ProxyHeaderEngine
 from ..protocol.websocket import WebSocketEngine
-from ..protocol.wire import Engine, Stream
+from ..protocol.wire import TICK, Engine, Stream
 from .ceilings import FORETOLD, Crowd
 from .clock import Clock
 from .peers import address, is_trusted
@@ -521,7 +521,9 @@ class Connection(asyncio.Protocol):
         passed = now - self._taken_at
         if patience is None or passed >= patience:
             progress = taken - self._taken
-            least = (self._server.config.limits.minimum_rate or 0) * passed
+            # It may have begun to wait a tick later than the clock knew.
+            rate = self._server.config.limits.minimum_rate or 0
+            least = rate * (passed - TICK)
             if progress <= 0 or progress < least:
                 self._give_up(progress, passed)
                 return
