@@ -922,6 +922,17 @@ class Bodies(EngineTestCase):
             self.assertEqual(response.reset, NO_ERROR)
             self.lives(conversation)
 
+    def test_a_body_that_ends_beyond_its_limit(self) -> None:
+        conversation = Conversation({"body_bytes": 10})
+        stream = conversation.ask(request(b"POST"), 0)
+        conversation.feed(h2.data(1, bytes(11), END_STREAM))
+        response = conversation.response(stream)
+        self.assertEqual((response.status, response.complete), (413, True))
+        # There is nothing left to be reset.
+        self.assertIsNone(response.reset)
+        self.assertEqual(stream.resets[0][1], 413)
+        self.lives(conversation)
+
     def test_trailers_end_a_request(self) -> None:
         conversation = Conversation()
         stream = conversation.ask(request(b"POST"), 0)

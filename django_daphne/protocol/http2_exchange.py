@@ -242,6 +242,7 @@ class Exchange:
             self._body_read += size
             limit = self.engine.limits.body_bytes
             if limit is not None and self._body_read > limit:
+                self.ended = ended
                 self.fail(
                     ProtocolError("the request body is over LIMITS['BODY_BYTES']", 413)
                 )
