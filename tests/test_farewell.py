@@ -53,9 +53,13 @@ class Farewell(unittest.TestCase):
             self.assertEqual((await receive())["type"], "http.disconnect")
 
         timeouts = {"GRACEFUL": 60, "APPLICATION_CLOSE": 60}
-        with self.assertNoLogs("django_daphne"):
+        with self.assertLogs("django_daphne.server", "WARNING") as logs:
             answer = self.stopping(application, {"TIMEOUTS": timeouts}).read()
         self.assertEqual(answer.status, 503)
+        self.assertEqual(
+            [record.getMessage() for record in logs.records],
+            ["GET / was given up: the server stops"],
+        )
 
     def test_a_request_that_is_cancelled_is_unavailable(self) -> None:
         async def application(receive: Any, send: Any, ready: Any) -> None:
@@ -68,5 +72,5 @@ class Farewell(unittest.TestCase):
         self.assertEqual(answer.status, 503)
         self.assertEqual(
             [record.getMessage() for record in logs.records],
-            ["Cancelling 1 unfinished request(s)"],
+            ["Told that the client has gone: GET /", "Given up, unfinished: GET /"],
         )

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-
-#: Seconds between two advances of a :class:`Clock`: the most that a timeout is late, and
-#: four wake-ups a second.
+#: Seconds between two advances of a :class:`Clock`: the most that a timeout is late,
+#: and four wake-ups a second.
 TICK = 0.25
 
 
