@@ -27,6 +27,7 @@ from django_daphne.protocol.http1 import (
     DISCARD_LIMIT,
     PIPELINE_HIGH_WATER,
     Head,
+    LULL,
     HTTP1Engine,
 )
 
@@ -1001,8 +1002,38 @@ class KeepAlive(unittest.TestCase):
     def test_a_draining_server_closes_idle_connections(self) -> None:
         conversation = talk(get())
         conversation.settle()
+        conversation.wire.clock.seconds += LULL
         conversation.engine.drain()
         self.assertEqual(conversation.wire.ended, "close")
+
+    def test_a_draining_server_leaves_a_busy_connection_a_moment(self) -> None:
+        conversation = talk(get(b"/a"))
+        conversation.settle()
+        conversation.engine.drain()
+        self.assertTrue(conversation.engine.parting)
+        # What was under way is answered, and the client told not to send more.
+        conversation.feed(get(b"/b"))
+        conversation.settle()
+        answers = conversation.answers()
+        self.assertEqual([a.get("Connection") for a in answers], [None, "close"])
+        self.assertEqual(conversation.wire.ended, "close")
+
+    def test_a_busy_connection_that_falls_silent_closes(self) -> None:
+        conversation = talk(get())
+        conversation.settle()
+        conversation.engine.drain()
+        conversation.wire.expire(LULL)
+        self.assertEqual(conversation.wire.ended, "close")
+        self.assertFalse(conversation.engine.parting)
+
+    def test_half_a_request_is_not_cut_by_the_lull(self) -> None:
+        conversation = talk(get())
+        conversation.settle()
+        conversation.engine.drain()
+        conversation.feed(b"GET / HT")
+        conversation.wire.clock.seconds += LULL
+        self.assertIsNone(conversation.wire.ended)
+        self.assertFalse(conversation.engine.parting)
 
     def test_a_draining_server_serves_what_was_sent_ahead_of_it(self) -> None:
         conversation = talk(get(b"/a"))

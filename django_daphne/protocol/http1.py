@@ -70,6 +70,11 @@ JOIN_LIMIT = 32 * 1024
 #: The longest header section that a connection remembers while it is idle.
 MAX_KEPT_SECTION = 2 * 1024
 
+#: Seconds without a request after which a stop takes a connection for idle. On one that
+#: is in use the next request is under way, and its answer can say that it is the last;
+#: closed at once, it would lose that request.
+LULL = 0.5
+
 #: RFC 9112 section 2.2: at least one empty line before a request line is ignored.
 MAX_LEADING_CRLF = 4
 
@@ -235,7 +240,8 @@ class HTTP1Engine:
         self._draining = False
         self._response = _AWAITED
         self._response_left = 0
-        #: When the last exchange ended; the idle timer is armed once and looks here.
+        #: When the last exchange ended, or the connection began; the idle timer is armed
+        #: once and looks here.
         self._idle_since = 0.0
         self._idle_armed = False
         #: The header section before this one: a client's fields seldom change from
@@ -245,6 +251,7 @@ class HTTP1Engine:
 
     def start_reading(self) -> None:
         """The connection is open: wait for the first request."""
+        self._idle_since = self.wire.clock.seconds
         self._arm(self._timeouts.headers, self._head_expired)
 
     # -- What the wire tells us --------------------------------------------------------
@@ -294,7 +301,19 @@ class HTTP1Engine:
             self.stream.drain()
         elif self._response == _COMPLETE and not self._pending:
             # A connection that has asked for nothing yet is about to.
-            self._stop_after_response()
+            left = self._until_lull()
+            if self._body_left or left <= 0:
+                self._stop_after_response()
+            else:
+                self._arm(left, self._lull_expired)
+
+    @property
+    def parting(self) -> bool:
+        """Whether a request may be under way that was sent before the stop."""
+        return self._draining and self.stream is None and self._until_lull() > 0
+
+    def _until_lull(self) -> float:
+        return self._idle_since + LULL - self.wire.clock.seconds
 
     # -- Reading a head ----------------------------------------------------------------
 
@@ -1098,6 +1117,10 @@ class HTTP1Engine:
         else:
             self._report("idle for TIMEOUTS['KEEP_ALIVE']", 0, b"")
             self.wire.close()
+
+    def _lull_expired(self) -> None:
+        if self.idle:
+            self._stop_after_response()
 
     def _head_expired(self) -> None:
         """The head did not come in time; only one that began is owed an answer."""

@@ -454,8 +454,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def parting(self) -> bool:
-        """Whether a drained connection of HTTP/2 still has something to do."""
-        return isinstance(self.engine, http2.HTTP2Engine) and self.engine.parting
+        """Whether a drained connection of HTTP still has something to do."""
+        engine = self.engine
+        return (
+            not self._closing
+            and isinstance(engine, http1.HTTP1Engine | http2.HTTP2Engine)
+            and engine.parting
+        )
 
     # -- Time --------------------------------------------------------------------------
 
