@@ -239,7 +239,7 @@ class Timeouts:
     #: Idle between requests. Longer than the 60 s of common balancers, so that they
     #: close first and no request of theirs meets a closing socket.
     keep_alive: float | None = setting(75.0, seconds_or_none)
-    #: A whole response, from the end of the request.
+    #: A whole response, from the end of the request, or from where we stop reading it.
     request: float | None = setting(None, seconds_or_none)
     #: From a WebSocket's handshake to the application's accept or denial.
     websocket_connect: float | None = setting(10.0, seconds_or_none)

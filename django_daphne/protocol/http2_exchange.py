@@ -158,7 +158,11 @@ class Exchange:
         self.stream = stream
         if ended:
             self._end_request()
-        elif head.upgrade is None and not self._continue_due:
+        elif head.upgrade is not None:
+            return
+        elif self._continue_due:
+            self._await_application()
+        else:
             self._expect_body()
 
     def receive_data(self, data: bytes, padding: int, ended: bool) -> None:
@@ -263,6 +267,7 @@ class Exchange:
             self._body_due = None
             if self._body_pace is not None:
                 self._body_pace.stop(self.engine.wire.clock.seconds)
+            self._await_application()
 
     def _body_keeps_pace(self, size: int) -> bool:
         now = self.engine.wire.clock.seconds
@@ -296,13 +301,18 @@ class Exchange:
     def _end_request(self) -> None:
         self.ended = True
         self._body_due = None
-        seconds = self.engine.timeouts.request
-        if seconds is not None:
-            self._request_due = self.engine.due(seconds)
+        self._await_application()
         assert self.stream is not None
         self.stream.end()
 
+    def _await_application(self) -> None:
+        """The client has done what it can, and waits."""
+        seconds = self.engine.timeouts.request
+        if seconds is not None:
+            self._request_due = self.engine.due(seconds)
+
     def _expect_body(self) -> None:
+        self._request_due = None
         seconds = self.engine.timeouts.body
         if seconds is not None:
             if self._body_due is None and self._body_pace is not None:
