@@ -25,9 +25,9 @@ from django_daphne.protocol import http1
 from django_daphne.protocol.http1 import (
     BODY_HIGH_WATER,
     DISCARD_LIMIT,
+    LULL,
     PIPELINE_HIGH_WATER,
     Head,
-    LULL,
     HTTP1Engine,
 )
 
@@ -1044,6 +1044,20 @@ class KeepAlive(unittest.TestCase):
         self.assertEqual(conversation.wire.ended, "linger")
 
 
+class RefusedHeads(unittest.TestCase):
+    def test_an_answer_to_head_has_no_body(self) -> None:
+        # RFC 9110 section 9.3.2, whatever is wrong with the request.
+        for data in (
+            b"HEAD / HTTP/1.1\r\n\r\n",
+            b"HEAD /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"HEAD / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000,
+        ):
+            conversation = talk(data)
+            self.assertEqual(conversation.wire.ended, "linger")
+            self.assertTrue(conversation.wire.written.endswith(b"\r\n\r\n"))
+            self.assertGreaterEqual(conversation.answers("HEAD")[0].status, 400)
+
+
 class UnreadBodies(unittest.TestCase):
     def test_a_small_rest_is_read_over(self) -> None:
         data = post(b"x" * 1000)
@@ -1616,6 +1630,9 @@ class Time(unittest.TestCase):
             get(),
             post(b"hello"),
             post_raw(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+            # Bodies whose end the application keeps waiting.
+            post(b"x" * 200_000)[:-10],
+            post_raw(b"Content-Length: 5", b"Expect: 100-continue", body=b""),
         ):
             conversation = self.talk(data, request=4)
             conversation.wire.expire(4)
@@ -1626,6 +1643,19 @@ class Time(unittest.TestCase):
             conversation.engine.start(200, [], b"a", True, False)
             conversation.wire.expire(4)
             self.assertFalse(conversation.answers()[0].complete)
+
+    def test_an_application_that_reads_on_has_its_time_anew(self) -> None:
+        conversation = self.talk(post(b"x" * 200_000)[:-10], request=4)
+        conversation.stream.take()
+        # It is the client's turn.
+        conversation.wire.expire(3)
+        self.assertEqual(conversation.answers()[0].status, 408)
+        conversation = self.talk(
+            post_raw(b"Content-Length: 5", b"Expect: 100-continue", body=b""), request=4
+        )
+        conversation.engine.invite_body()
+        conversation.wire.expire(3)
+        self.assertEqual(conversation.answers()[-1].status, 408)
 
     def test_an_answer_in_time_stops_that_clock(self) -> None:
         conversation = self.talk(get(), request=4)

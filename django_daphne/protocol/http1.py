@@ -240,8 +240,8 @@ class HTTP1Engine:
         self._draining = False
         self._response = _AWAITED
         self._response_left = 0
-        #: When the last exchange ended, or the connection began; the idle timer is armed
-        #: once and looks here.
+        #: When the last exchange ended, or the connection began; the idle timer is
+        #: armed once and looks here.
         self._idle_since = 0.0
         self._idle_armed = False
         #: The header section before this one: a client's fields seldom change from
@@ -385,7 +385,10 @@ class HTTP1Engine:
         """A head announced a body; ``data`` is what has come of it."""
         if data:
             self._read_body(data)
-        elif not self._continue_due:
+        elif self._continue_due:
+            # The client waits for the application, as with a request that is complete.
+            self._arm(self._timeouts.request, self._request_expired)
+        else:
             self._arm(self._timeouts.body, self._body_expired)
 
     def _read_odd_beginning(self, data: bytes) -> bool:
@@ -716,7 +719,7 @@ class HTTP1Engine:
                 # The client is not slow; we are not listening.
                 if self._pace is not None:
                     self._pace.stop(self.wire.clock.seconds)
-                self._arm(None, self._body_expired)
+                self._arm(self._timeouts.request, self._request_expired)
 
     def _resume(self) -> None:
         if self._paused:
@@ -1058,9 +1061,9 @@ class HTTP1Engine:
     def _refuse(self, error: ProtocolError, data: bytes) -> None:
         """Answer a message that cannot be served, and close."""
         self._report(str(error), error.status, data[:64])
-        self._answer(error.status, error.headers)
+        self._answer(error.status, error.headers, data[:5] == b"HEAD ")
 
-    def _answer(self, status: int, headers: Headers) -> None:
+    def _answer(self, status: int, headers: Headers, pretend: bool = False) -> None:
         text = plain_text(status)
         lines = [
             _STATUS_LINES[status],
@@ -1070,7 +1073,7 @@ class HTTP1Engine:
             _CONNECTION_CLOSE,
             *(name + b": " + value for name, value in headers),
         ]
-        if self.head is not None and self.head.method == "HEAD":
+        if pretend or (self.head is not None and self.head.method == "HEAD"):
             text = b""
         self._write(_CRLF.join(lines) + b"\r\n\r\n" + text)
         self._response = _COMPLETE
