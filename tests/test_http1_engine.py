@@ -1044,20 +1044,6 @@ class KeepAlive(unittest.TestCase):
         self.assertEqual(conversation.wire.ended, "linger")
 
 
-class RefusedHeads(unittest.TestCase):
-    def test_an_answer_to_head_has_no_body(self) -> None:
-        # RFC 9110 section 9.3.2, whatever is wrong with the request.
-        for data in (
-            b"HEAD / HTTP/1.1\r\n\r\n",
-            b"HEAD /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-            b"HEAD / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000,
-        ):
-            conversation = talk(data)
-            self.assertEqual(conversation.wire.ended, "linger")
-            self.assertTrue(conversation.wire.written.endswith(b"\r\n\r\n"))
-            self.assertGreaterEqual(conversation.answers("HEAD")[0].status, 400)
-
-
 class UnreadBodies(unittest.TestCase):
     def test_a_small_rest_is_read_over(self) -> None:
         data = post(b"x" * 1000)

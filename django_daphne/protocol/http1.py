@@ -1061,9 +1061,9 @@ class HTTP1Engine:
     def _refuse(self, error: ProtocolError, data: bytes) -> None:
         """Answer a message that cannot be served, and close."""
         self._report(str(error), error.status, data[:64])
-        self._answer(error.status, error.headers, data[:5] == b"HEAD ")
+        self._answer(error.status, error.headers)
 
-    def _answer(self, status: int, headers: Headers, pretend: bool = False) -> None:
+    def _answer(self, status: int, headers: Headers) -> None:
         text = plain_text(status)
         lines = [
             _STATUS_LINES[status],
@@ -1073,7 +1073,7 @@ class HTTP1Engine:
             _CONNECTION_CLOSE,
             *(name + b": " + value for name, value in headers),
         ]
-        if pretend or (self.head is not None and self.head.method == "HEAD"):
+        if self.head is not None and self.head.method == "HEAD":
             text = b""
         self._write(_CRLF.join(lines) + b"\r\n\r\n" + text)
         self._response = _COMPLETE
