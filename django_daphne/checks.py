@@ -35,6 +35,7 @@ HOST_BY_ANYBODY = "W011"
 BIND_NOT_HERE = "W012"
 MONITOR_IN_PUBLIC = "W013"
 SLOW_HANDLER = "W014"
+NO_TIME_TO_FINISH = "W015"
 
 #: The timeouts that end a client's silence, or its refusal to read.
 _SILENCE = ("handshake", "headers", "body", "write", "keep_alive")
@@ -206,6 +207,18 @@ def _risks(config: Config) -> Iterator[tuple[str, str, str]]:
             f"{spell('TIMEOUTS.GRACEFUL')} is None: one request that never ends keeps "
             f"the server from stopping.",
             "Set fewer seconds than your process manager waits before it kills.",
+        )
+    elif (config.timeouts.application_close or 0) >= (
+        config.timeouts.graceful - (config.timeouts.drain_delay or 0)
+    ):
+        yield (
+            NO_TIME_TO_FINISH,
+            f"{spell('TIMEOUTS.APPLICATION_CLOSE')} "
+            f"({config.timeouts.application_close}) leaves nothing of "
+            f"TIMEOUTS['GRACEFUL'] ({config.timeouts.graceful}): when the server "
+            f"stops, requests under way are told at once that their client has gone, "
+            f"and Django gives them up.",
+            "Make it shorter, or leave it out.",
         )
     for bind in config.bind:
         if bind.kind is BindKind.UNIX and bind.mode & _OTHERS_WRITE:

@@ -239,7 +239,7 @@ class Timeouts:
     #: Idle between requests. Longer than the 60 s of common balancers, so that they
     #: close first and no request of theirs meets a closing socket.
     keep_alive: float | None = setting(75.0, seconds_or_none)
-    #: A whole response, from the end of the request.
+    #: A whole response, from the end of the request, or from where we stop reading it.
     request: float | None = setting(None, seconds_or_none)
     #: From a WebSocket's handshake to the application's accept or denial.
     websocket_connect: float | None = setting(10.0, seconds_or_none)
@@ -247,7 +247,8 @@ class Timeouts:
     drain_delay: float | None = setting(0, delay_or_none)
     #: Everything from the stop signal to the exit. Kubernetes kills at 30.
     graceful: float | None = setting(25.0, seconds_or_none)
-    #: The end of ``graceful`` in which applications hear of the disconnect.
+    #: The end of ``graceful`` in which applications hear of the disconnect. Where the
+    #: settings do not say, it is at most half of what ``drain_delay`` leaves.
     application_close: float | None = setting(10.0, delay_or_none)
 
 
@@ -496,6 +497,8 @@ def _read(settings: object, problems: list[Problem]) -> Config:
             values["proxy"] = _read_proxy(value, problems)
         elif key == "MONITOR":
             values["monitor"] = _read_monitor(value, problems)
+        elif key == "TIMEOUTS":
+            values["timeouts"] = _read_timeouts(value, problems)
         elif key in plain:
             values[plain[key].name] = _read_value(key, value, plain[key], problems)
         elif key in _SECTIONS:
@@ -512,6 +515,19 @@ def _read_section(name: str, value: object, problems: list[Problem]) -> Any:
     if not _is_dict(name, value, problems):
         return section()
     return section(**_read_fields(name, value, section, problems))
+
+
+def _read_timeouts(value: object, problems: list[Problem]) -> Timeouts:
+    if not _is_dict("TIMEOUTS", value, problems):
+        return Timeouts()
+    given = _read_fields("TIMEOUTS", value, Timeouts, problems)
+    timeouts = Timeouts(**given)
+    if timeouts.graceful is None or "application_close" in given:
+        return timeouts
+    # A short stop that says no more is to leave requests time to finish, too.
+    half = max(0.0, timeouts.graceful - (timeouts.drain_delay or 0)) / 2
+    close = min(timeouts.application_close or 0, half)
+    return dataclasses.replace(timeouts, application_close=close)
 
 
 def _is_dict(

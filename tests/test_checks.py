@@ -193,6 +193,17 @@ class ProductionTests(SimpleTestCase):
     def test_a_stop_without_an_end(self) -> None:
         self.assert_warns({"TIMEOUTS": {"GRACEFUL": None}}, "W004")
 
+    def test_a_stop_without_time_to_finish(self) -> None:
+        for timeouts in (
+            {"GRACEFUL": 10, "APPLICATION_CLOSE": 10},
+            {"GRACEFUL": 20, "DRAIN_DELAY": 15, "APPLICATION_CLOSE": 5},
+            {"APPLICATION_CLOSE": 30},
+        ):
+            with self.subTest(timeouts):
+                self.assert_warns({"TIMEOUTS": timeouts}, "W015")
+        self.assert_warns({"TIMEOUTS": {"GRACEFUL": 5}})
+        self.assert_warns({"TIMEOUTS": {"GRACEFUL": 5, "APPLICATION_CLOSE": 4}})
+
     def test_a_socket_for_everybody(self) -> None:
         self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=666"]}, "W005")
         self.assert_warns({"BIND": ["unix:/tmp/app.sock:mode=660"]})

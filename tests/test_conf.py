@@ -106,6 +106,26 @@ class OverridesTests(SimpleTestCase):
         )
 
 
+class ApplicationCloseTests(SimpleTestCase):
+    def test_a_short_stop_is_shared(self) -> None:
+        for timeouts, close in (
+            ({}, 10),
+            ({"GRACEFUL": None}, 10),
+            ({"GRACEFUL": 60}, 10),
+            ({"GRACEFUL": 8}, 4),
+            ({"DRAIN_DELAY": 15}, 5),
+            # Who says it means it.
+            ({"GRACEFUL": 8, "APPLICATION_CLOSE": 8}, 8),
+        ):
+            with self.subTest(timeouts):
+                config = build_config({"TIMEOUTS": timeouts})
+                self.assertEqual(config.timeouts.application_close, close)
+
+    def test_an_impossible_delay_is_the_only_mistake(self) -> None:
+        problems = problems_of({"TIMEOUTS": {"GRACEFUL": 5, "DRAIN_DELAY": 9}})
+        self.assertEqual([p.key for p in problems], ["TIMEOUTS.DRAIN_DELAY"])
+
+
 class LogFormatTests(SimpleTestCase):
     def test_good_ones(self) -> None:
         for value in (

@@ -3,13 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import unittest
 from typing import Any
+from unittest import mock
 
+from django_daphne.protocol import http1
+
+from .asgi_apps import hello
 from .serving import PATIENCE, Client, Serving, serving
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class BetweenRequests(unittest.TestCase):
+    """A connection that is in use has its next request under way, seen or not."""
+
+    def stop(self, server: Serving, client: Client) -> None:
+        """Stop ``server``, and ask for more when it no longer takes connections."""
+        server.stop()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                server.connect().close()
+        answer = client.get()
+        self.assertEqual((answer.status, answer.get("Connection")), (200, "close"))
+        self.assertTrue(client.ended())
+        server.join()
+
+    @mock.patch.object(http1, "LULL", 2 * PATIENCE)
+    def test_the_next_request_is_answered(self) -> None:
+        settings = {"TIMEOUTS": {"GRACEFUL": 3 * PATIENCE}}
+        with serving(hello, settings) as server, server.connect() as client:
+            client.get()
+            self.stop(server, client)
+
+    @mock.patch.object(http1, "LULL", 2 * PATIENCE)
+    def test_the_first_request_is_answered(self) -> None:
+        settings = {"TIMEOUTS": {"GRACEFUL": 3 * PATIENCE}}
+        with serving(hello, settings) as server, server.connect() as client:
+            with server.connect() as other:
+                # Whoever connected before one who is answered has been accepted.
+                other.get()
+            self.stop(server, client)
+
+    def test_a_stop_does_not_wait_for_those_who_ask_for_nothing(self) -> None:
+        settings = {"TIMEOUTS": {"GRACEFUL": 100 * PATIENCE}}
+        with (
+            serving(hello, settings) as server,
+            server.connect() as client,
+            server.connect() as other,
+        ):
+            other.get()
+            server.stop()
+            self.assertTrue(other.ended())
+            self.assertTrue(client.ended())
+            server.join()
 
 
 class Farewell(unittest.TestCase):
@@ -53,9 +102,13 @@ class Farewell(unittest.TestCase):
             self.assertEqual((await receive())["type"], "http.disconnect")
 
         timeouts = {"GRACEFUL": 60, "APPLICATION_CLOSE": 60}
-        with self.assertNoLogs("django_daphne"):
+        with self.assertLogs("django_daphne.server", "WARNING") as logs:
             answer = self.stopping(application, {"TIMEOUTS": timeouts}).read()
         self.assertEqual(answer.status, 503)
+        self.assertEqual(
+            [record.getMessage() for record in logs.records],
+            ["GET / was given up: the server stops"],
+        )
 
     def test_a_request_that_is_cancelled_is_unavailable(self) -> None:
         async def application(receive: Any, send: Any, ready: Any) -> None:
@@ -68,5 +121,5 @@ class Farewell(unittest.TestCase):
         self.assertEqual(answer.status, 503)
         self.assertEqual(
             [record.getMessage() for record in logs.records],
-            ["Cancelling 1 unfinished request(s)"],
+            ["Told that the client has gone: GET /", "Given up, unfinished: GET /"],
         )

@@ -25,6 +25,7 @@ from django_daphne.protocol import http1
 from django_daphne.protocol.http1 import (
     BODY_HIGH_WATER,
     DISCARD_LIMIT,
+    LULL,
     PIPELINE_HIGH_WATER,
     Head,
     HTTP1Engine,
@@ -1009,8 +1010,38 @@ class KeepAlive(unittest.TestCase):
     def test_a_draining_server_closes_idle_connections(self) -> None:
         conversation = talk(get())
         conversation.settle()
+        conversation.wire.clock.seconds += LULL
         conversation.engine.drain()
         self.assertEqual(conversation.wire.ended, "close")
+
+    def test_a_draining_server_leaves_a_busy_connection_a_moment(self) -> None:
+        conversation = talk(get(b"/a"))
+        conversation.settle()
+        conversation.engine.drain()
+        self.assertTrue(conversation.engine.parting)
+        # What was under way is answered, and the client told not to send more.
+        conversation.feed(get(b"/b"))
+        conversation.settle()
+        answers = conversation.answers()
+        self.assertEqual([a.get("Connection") for a in answers], [None, "close"])
+        self.assertEqual(conversation.wire.ended, "close")
+
+    def test_a_busy_connection_that_falls_silent_closes(self) -> None:
+        conversation = talk(get())
+        conversation.settle()
+        conversation.engine.drain()
+        conversation.wire.expire(LULL)
+        self.assertEqual(conversation.wire.ended, "close")
+        self.assertFalse(conversation.engine.parting)
+
+    def test_half_a_request_is_not_cut_by_the_lull(self) -> None:
+        conversation = talk(get())
+        conversation.settle()
+        conversation.engine.drain()
+        conversation.feed(b"GET / HT")
+        conversation.wire.clock.seconds += LULL
+        self.assertIsNone(conversation.wire.ended)
+        self.assertFalse(conversation.engine.parting)
 
     def test_a_draining_server_serves_what_was_sent_ahead_of_it(self) -> None:
         conversation = talk(get(b"/a"))
@@ -1593,6 +1624,9 @@ class Time(unittest.TestCase):
             get(),
             post(b"hello"),
             post_raw(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+            # Bodies whose end the application keeps waiting.
+            post(b"x" * 200_000)[:-10],
+            post_raw(b"Content-Length: 5", b"Expect: 100-continue", body=b""),
         ):
             conversation = self.talk(data, request=4)
             conversation.wire.expire(4)
@@ -1603,6 +1637,19 @@ class Time(unittest.TestCase):
             conversation.engine.start(200, [], b"a", True, False)
             conversation.wire.expire(4)
             self.assertFalse(conversation.answers()[0].complete)
+
+    def test_an_application_that_reads_on_has_its_time_anew(self) -> None:
+        conversation = self.talk(post(b"x" * 200_000)[:-10], request=4)
+        conversation.stream.take()
+        # It is the client's turn.
+        conversation.wire.expire(3)
+        self.assertEqual(conversation.answers()[0].status, 408)
+        conversation = self.talk(
+            post_raw(b"Content-Length: 5", b"Expect: 100-continue", body=b""), request=4
+        )
+        conversation.engine.invite_body()
+        conversation.wire.expire(3)
+        self.assertEqual(conversation.answers()[-1].status, 408)
 
     def test_an_answer_in_time_stops_that_clock(self) -> None:
         conversation = self.talk(get(), request=4)

@@ -922,6 +922,17 @@ class Bodies(EngineTestCase):
             self.assertEqual(response.reset, NO_ERROR)
             self.lives(conversation)
 
+    def test_a_body_that_ends_beyond_its_limit(self) -> None:
+        conversation = Conversation({"body_bytes": 10})
+        stream = conversation.ask(request(b"POST"), 0)
+        conversation.feed(h2.data(1, bytes(11), END_STREAM))
+        response = conversation.response(stream)
+        self.assertEqual((response.status, response.complete), (413, True))
+        # There is nothing left to be reset.
+        self.assertIsNone(response.reset)
+        self.assertEqual(stream.resets[0][1], 413)
+        self.lives(conversation)
+
     def test_trailers_end_a_request(self) -> None:
         conversation = Conversation()
         stream = conversation.ask(request(b"POST"), 0)
@@ -2004,6 +2015,24 @@ class Timers(EngineTestCase):
         self.assertEqual(late.resets[0][1], 503)
         self.assertEqual(conversation.response(begun).reset, CANCEL)
         self.lives(conversation)
+
+    def test_an_application_that_does_not_read_takes_too_long(self) -> None:
+        expect = request(b"POST", b"/", (b"expect", b"100-continue"))
+        for fields, size in ((expect, 0), (request(b"POST"), 100_000)):
+            for reads in (False, True):
+                conversation = self.conversation(request=5, body=8)
+                stream = conversation.ask(fields, 0)
+                for _ in range(size // 10_000):
+                    conversation.feed(h2.data(1, bytes(10_000)))
+                if reads:
+                    conversation.wire.wait(4)
+                    stream.engine.invite_body()
+                    stream.take()
+                conversation.wire.wait(5)
+                self.assertEqual([r[1] for r in stream.resets], [] if reads else [503])
+                conversation.wire.wait(4)
+                self.assertEqual(stream.resets[0][1], 408 if reads else 503)
+                self.lives(conversation)
 
 
 # -- Hostile peers ---------------------------------------------------------------------

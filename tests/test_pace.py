@@ -39,11 +39,11 @@ class Windows(unittest.TestCase):
         self.assertTrue(pace.keeps(1000, 60))
         self.assertTrue(pace.keeps(0, 69))
         # What was too much in the window before helps in none.
-        self.assertFalse(pace.keeps(999, 70))
+        self.assertFalse(pace.keeps(974, 70))
 
     def test_a_long_silence_counts_as_a_whole(self) -> None:
         pace = Pace(10, 100, 50)
-        self.assertFalse(pace.keeps(2999, 80))
+        self.assertFalse(pace.keeps(2974, 80))
 
     def test_time_that_is_not_theirs(self) -> None:
         pace = Pace(10, 100, 50)
@@ -65,6 +65,30 @@ class Windows(unittest.TestCase):
         for gap in gaps:
             now += gap
             self.assertTrue(pace.keeps(int(rate * gap) + 1, now))
+
+    @given(
+        st.floats(0.1, 5),
+        st.floats(0.01, 0.3),
+        st.floats(0, 0.25),
+        st.integers(10, 500),
+    )
+    def test_nor_by_a_clock_that_ticks(
+        self, window: float, gap: float, begin: float, rate: int
+    ) -> None:
+        def ticked() -> float:
+            return now - now % 0.25
+
+        now = begin
+        pace = Pace(window, rate, ticked())
+        for _ in range(100):
+            now += gap
+            self.assertTrue(pace.keeps(int(rate * gap) + 1, ticked()))
+
+    def test_a_window_of_less_than_the_clock_can_tell(self) -> None:
+        pace, kept = Pace(0.1, 100, 0), []
+        for number in range(1, 20):
+            kept.append(pace.keeps(1, number * 0.25))
+        self.assertIn(False, kept)
 
 
 class Bodies(unittest.TestCase):
@@ -178,6 +202,43 @@ class Streams(unittest.TestCase):
         )
         # The other has not even begun, which is the business of BODY.
         self.assertIn("no progress", other.resets[0][0])
+
+    def drip_frame(self, conversation: HTTP2Conversation) -> None:
+        """The head of a frame of DATA, and some of its bytes, one at a time."""
+        conversation.feed(h2.data(1, bytes(100))[:9])
+        self.drip(conversation, b"x", 5, 20)
+
+    def test_a_frame_that_drips(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        self.drip_frame(conversation)
+        self.assertEqual(conversation.response(stream).status, 408)
+        self.assertEqual(
+            stream.resets,
+            [("the request body came more slowly than LIMITS['MINIMUM_RATE']", 408)],
+        )
+
+    def test_a_frame_that_is_slow_and_fast_enough(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        # 250 bytes a second, in frames that take longer than a window.
+        for _ in range(3):
+            frame = h2.data(1, bytes(16_000))
+            for begin in range(0, len(frame), 1250):
+                self.drip(conversation, frame[begin : begin + 1250], 5, 1)
+            self.assertEqual(stream.untaken, 16_000)
+            stream.take()
+        self.assertEqual(stream.resets, [])
+        # What was counted piece by piece is not counted again as a whole.
+        self.drip_frame(conversation)
+        self.assertIn("MINIMUM_RATE", stream.resets[0][0])
+
+    def test_a_frame_that_drips_and_that_nobody_wants(self) -> None:
+        conversation = self.conversation()
+        stream = self.upload(conversation)
+        stream.answer(200, [], b"enough")
+        self.drip_frame(conversation)
+        self.assertEqual(conversation.response(stream).reset, h2.NO_ERROR)
 
     def test_a_body_that_is_fast_enough(self) -> None:
         conversation = self.conversation()

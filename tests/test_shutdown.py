@@ -136,6 +136,26 @@ class ShutdownTests(unittest.TestCase):
         self.assert_ends(process)
         self.assertIn("poll heard of the disconnect", process.output)
 
+    def test_a_short_stop_leaves_time_to_finish_too(self) -> None:
+        # Less than APPLICATION_CLOSE is by default.
+        settings = {"TIMEOUTS": {"GRACEFUL": 9.5}, "LOGGING": {"ACCESS": False}}
+        process = Process("tests.asgi_apps:many_ways", settings)
+        self.addCleanup(process.__exit__)
+        poll = self.ask(process, "/poll", "poll began")
+        slow = self.ask(process, "/slow", "slow began")
+        process.terminate()
+        self.assertEqual(slow.read().body, b"slow but sure")
+        self.assertNotIn("poll heard", process.output)
+        self.assertEqual(poll.read().body, b"nothing new")
+        self.assert_ends(process)
+
+    def test_a_very_short_stop_does_not_cancel_at_once(self) -> None:
+        process = self.start(GRACEFUL=4, APPLICATION_CLOSE=1000)
+        slow = self.ask(process, "/slow", "slow began")
+        process.terminate()
+        self.assertEqual(slow.read().body, b"slow but sure")
+        self.assert_ends(process)
+
     def test_a_download_that_is_given_up_does_not_look_complete(self) -> None:
         process = self.start(GRACEFUL=2, APPLICATION_CLOSE=1)
         report = self.ask(process, "/report", "report began")
@@ -143,6 +163,7 @@ class ShutdownTests(unittest.TestCase):
         answer = report.read()
         self.assertEqual((answer.body, answer.complete), (b"first line\n", False))
         self.assert_ends(process)
+        self.assertIn("GET /report was given up", process.output)
 
     def test_a_poll_is_not_told_while_there_is_time(self) -> None:
         process = self.start(GRACEFUL=1000, APPLICATION_CLOSE=1)
@@ -163,6 +184,7 @@ class ShutdownTests(unittest.TestCase):
         self.assertTrue(deaf.ended())
         self.assert_ends(process)
         self.assertIn("deaf was cancelled", process.output)
+        self.assertIn("Given up, unfinished: GET /deaf\n", process.output)
 
     def test_who_cannot_be_cancelled_is_left(self) -> None:
         process = self.start(GRACEFUL=1, APPLICATION_CLOSE=0.5)
@@ -171,13 +193,14 @@ class ShutdownTests(unittest.TestCase):
         self.assertTrue(stubborn.ended())
         self.assert_ends(process)
         self.assertIn("stubborn was cancelled", process.output)
-        self.assertIn("left behind", process.output)
+        self.assertIn("in vain, and left behind: GET /stubborn\n", process.output)
 
     def test_a_thread_that_does_not_end_is_left(self) -> None:
         process = self.start(GRACEFUL=1, APPLICATION_CLOSE=0.5)
         self.ask(process, "/blocking", "blocking began")
         process.terminate()
         self.assert_ends(process)
+        self.assertIn("Given up, unfinished: GET /blocking\n", process.output)
         self.assertIn("view in its thread; it is left behind", process.output)
 
     def test_a_second_signal_does_not_wait_for_threads_either(self) -> None:

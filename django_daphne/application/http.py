@@ -229,6 +229,11 @@ class HTTPStream:
         """End the application's task."""
         self._task.cancel()
 
+    @property
+    def name(self) -> str:
+        """What was asked for, as the log calls it."""
+        return f"{self.scope['method']} {path_as_sent(self.scope)}"
+
     # -- The application's task --------------------------------------------------------
 
     async def _run(self) -> None:
@@ -292,8 +297,16 @@ class HTTPStream:
         if self._farewell and self._event_stream and self._state is _IN_BODY:
             self.engine.body(b"", False, False)
         else:
+            if self._farewell:
+                self._report_given_up()
             self.engine.abort()
         self._complete()
+
+    def _report_given_up(self) -> None:
+        """We told it to end, and it did not bring it to an end."""
+        # Who is cancelled is named by whoever does it.
+        if not self._task.cancelling():
+            server_log.warning("%s was given up: the server stops", self.name)
 
     def _excuse_us(self) -> None:
         """Answer for an application that gave up because we told it to."""
@@ -301,6 +314,7 @@ class HTTPStream:
             # A browser comes back to a stream that has ended, not to one that failed.
             self._answer(self._status, self._headers, b"")
         else:
+            self._report_given_up()
             self._answer(503, _PLAIN_TEXT, b"503 Service Unavailable\n")
 
     def _answer_500(self, error: BaseException | None) -> None:

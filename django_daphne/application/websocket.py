@@ -225,6 +225,11 @@ class WebSocketStream:
         """End the application's task."""
         self._task.cancel()
 
+    @property
+    def name(self) -> str:
+        """What was asked for, as the log calls it."""
+        return f"WebSocket {path_as_sent(self.scope)}"
+
     # -- The application's task --------------------------------------------------------
 
     async def _run(self) -> None:

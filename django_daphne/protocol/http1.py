@@ -70,6 +70,11 @@ JOIN_LIMIT = 32 * 1024
 #: The longest header section that a connection remembers while it is idle.
 MAX_KEPT_SECTION = 2 * 1024
 
+#: Seconds without a request after which a stop takes a connection for idle. On one that
+#: is in use the next request is under way, and its answer can say that it is the last;
+#: closed at once, it would lose that request.
+LULL = 0.5
+
 #: RFC 9112 section 2.2: at least one empty line before a request line is ignored.
 MAX_LEADING_CRLF = 4
 
@@ -236,7 +241,8 @@ class HTTP1Engine:
         self._draining = False
         self._response = _AWAITED
         self._response_left = 0
-        #: When the last exchange ended; the idle timer is armed once and looks here.
+        #: When the last exchange ended, or the connection began; the idle timer is
+        #: armed once and looks here.
         self._idle_since = 0.0
         self._idle_armed = False
         #: The header section before this one: a client's fields seldom change from
@@ -246,6 +252,7 @@ class HTTP1Engine:
 
     def start_reading(self) -> None:
         """The connection is open: wait for the first request."""
+        self._idle_since = self.wire.clock.seconds
         self._arm(self._timeouts.headers, self._head_expired)
 
     # -- What the wire tells us --------------------------------------------------------
@@ -295,7 +302,19 @@ class HTTP1Engine:
             self.stream.drain()
         elif self._response == _COMPLETE and not self._pending:
             # A connection that has asked for nothing yet is about to.
-            self._stop_after_response()
+            left = self._until_lull()
+            if self._body_left or left <= 0:
+                self._stop_after_response()
+            else:
+                self._arm(left, self._lull_expired)
+
+    @property
+    def parting(self) -> bool:
+        """Whether a request may be under way that was sent before the stop."""
+        return self._draining and self.stream is None and self._until_lull() > 0
+
+    def _until_lull(self) -> float:
+        return self._idle_since + LULL - self.wire.clock.seconds
 
     # -- Reading a head ----------------------------------------------------------------
 
@@ -367,7 +386,10 @@ class HTTP1Engine:
         """A head announced a body; ``data`` is what has come of it."""
         if data:
             self._read_body(data)
-        elif not self._continue_due:
+        elif self._continue_due:
+            # The client waits for the application, as with a request that is complete.
+            self._arm(self._timeouts.request, self._request_expired)
+        else:
             self._arm(self._timeouts.body, self._body_expired)
 
     def _read_odd_beginning(self, data: bytes) -> bool:
@@ -699,7 +721,7 @@ class HTTP1Engine:
                 # The client is not slow; we are not listening.
                 if self._pace is not None:
                     self._pace.stop(self.wire.clock.seconds)
-                self._arm(None, self._body_expired)
+                self._arm(self._timeouts.request, self._request_expired)
 
     def _resume(self) -> None:
         if self._paused:
@@ -1100,6 +1122,10 @@ class HTTP1Engine:
         else:
             self._report("idle for TIMEOUTS['KEEP_ALIVE']", 0, b"")
             self.wire.close()
+
+    def _lull_expired(self) -> None:
+        if self.idle:
+            self._stop_after_response()
 
     def _head_expired(self) -> None:
         """The head did not come in time; only one that began is owed an answer."""

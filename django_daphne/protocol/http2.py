@@ -1239,15 +1239,17 @@ class HTTP2Engine:
         if dues:
             self._arm(min(dues))
 
-    def _heard_of(self, id: int) -> float | None:
-        """When bytes of an incomplete DATA frame of this stream last came."""
+    def _heard_of(self, id: int) -> tuple[float, int] | None:
+        """Of an incomplete DATA frame of this stream: when bytes of it last came, and
+        how many there are.
+        """
         pending = self._pending
         if (
             len(pending) >= 9
             and pending[3] == _DATA
             and int.from_bytes(pending[5:9]) & _LAST_STREAM == id
         ):
-            return self._read_at
+            return self._read_at, len(pending) - 9
         return None
 
     def _head_expired(self) -> None:

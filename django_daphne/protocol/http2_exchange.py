@@ -96,6 +96,8 @@ class Exchange:
     #: How fast the body comes, from its second frame on, and how fast the client opens
     #: a window that was in our way.
     _body_pace: Pace | None = None
+    #: Bytes of a frame still incomplete that its pace has been judged by.
+    _counted = 0
     _window_pace: Pace | None = None
 
     # -- The response
@@ -156,7 +158,11 @@ class Exchange:
         self.stream = stream
         if ended:
             self._end_request()
-        elif head.upgrade is None and not self._continue_due:
+        elif head.upgrade is not None:
+            return
+        elif self._continue_due:
+            self._await_application()
+        else:
             self._expect_body()
 
     def receive_data(self, data: bytes, padding: int, ended: bool) -> None:
@@ -171,6 +177,8 @@ class Exchange:
             self._receive_early(data, ended)
         elif self.stream is not None:
             self._receive_body(data, ended)
+        if self._counted:
+            self._counted = 0
         if padding and not self.ended and self._response != _GONE:
             # Nobody takes it, and there may be nothing else.
             self._give_back()
@@ -237,6 +245,7 @@ class Exchange:
             self._body_read += size
             limit = self.engine.limits.body_bytes
             if limit is not None and self._body_read > limit:
+                self.ended = ended
                 self.fail(
                     ProtocolError("the request body is over LIMITS['BODY_BYTES']", 413)
                 )
@@ -248,11 +257,7 @@ class Exchange:
         if ended:
             self._end_request()
         elif not self._body_keeps_pace(size):
-            self.fail(
-                ProtocolError(
-                    "the request body came more slowly than LIMITS['MINIMUM_RATE']", 408
-                )
-            )
+            self._body_too_slow()
         elif self._unread <= self.engine.stream_window // 2:
             self._give_back()
             self._expect_body()
@@ -261,10 +266,19 @@ class Exchange:
             self._body_due = None
             if self._body_pace is not None:
                 self._body_pace.stop(self.engine.wire.clock.seconds)
+            self._await_application()
 
     def _body_keeps_pace(self, size: int) -> bool:
+        now = self.engine.wire.clock.seconds
+        return self._keeps_pace(max(0, size - self._counted), now)
+
+    def _part_keeps_pace(self, heard: float, size: int) -> bool:
+        """Of a frame that is not complete ``size`` bytes had come when it was heard."""
+        size, self._counted = size - self._counted, size
+        return self._keeps_pace(size, heard)
+
+    def _keeps_pace(self, size: int, now: float) -> bool:
         engine, pace = self.engine, self._body_pace
-        now = engine.wire.clock.seconds
         if pace is not None:
             return pace.keeps(size, now)
         rate = engine.limits.minimum_rate
@@ -286,13 +300,18 @@ class Exchange:
     def _end_request(self) -> None:
         self.ended = True
         self._body_due = None
-        seconds = self.engine.timeouts.request
-        if seconds is not None:
-            self._request_due = self.engine.due(seconds)
+        self._await_application()
         assert self.stream is not None
         self.stream.end()
 
+    def _await_application(self) -> None:
+        """The client has done what it can, and waits."""
+        seconds = self.engine.timeouts.request
+        if seconds is not None:
+            self._request_due = self.engine.due(seconds)
+
     def _expect_body(self) -> None:
+        self._request_due = None
         seconds = self.engine.timeouts.body
         if seconds is not None:
             if self._body_due is None and self._body_pace is not None:
@@ -660,10 +679,11 @@ class Exchange:
             dues.append(self._tunnel.timer_due)
         return min(dues, default=None)
 
-    def check_time(self, now: float, heard: float | None) -> None:
+    def check_time(self, now: float, heard: tuple[float, int] | None) -> None:
         """Do what is due.
 
-        ``heard`` is when something of a frame of ours that is still incomplete came.
+        ``heard`` is when something of a frame of ours that is still incomplete came,
+        and how much of it has.
         """
         if self._write_due is not None and self._write_due <= now:
             if self.engine.wire.writable:
@@ -678,12 +698,16 @@ class Exchange:
             seconds = self.engine.timeouts.body or TUNNEL_CLOSE_TIMEOUT
             if self.engine.deaf:
                 self._body_due = self.engine.due(seconds)
-            elif heard is not None and heard + seconds > now:
-                self._body_due = heard + seconds
-            else:
+            elif heard is None or heard[0] + seconds <= now or self.is_tunnel:
                 self._body_due = None
                 self._body_expired()
                 return
+            elif not self._part_keeps_pace(*heard):
+                self._body_due = None
+                self._body_too_slow()
+                return
+            else:
+                self._body_due = heard[0] + seconds
         if self._request_due is not None and self._request_due <= now:
             self._request_due = None
             self.fail(
@@ -707,14 +731,16 @@ class Exchange:
         self._give_up("the client takes it more slowly than LIMITS['MINIMUM_RATE']")
 
     def _body_expired(self) -> None:
+        self._end_late("the request body made no progress in TIMEOUTS['BODY']")
+
+    def _body_too_slow(self) -> None:
+        self._end_late("the request body came more slowly than LIMITS['MINIMUM_RATE']")
+
+    def _end_late(self, reason: str) -> None:
         if self.discarding or self._tunnel is not None:
             self.engine.reset(self, NO_ERROR)
         else:
-            self.fail(
-                ProtocolError(
-                    "the request body made no progress in TIMEOUTS['BODY']", 408
-                )
-            )
+            self.fail(ProtocolError(reason, 408))
 
     # -- WebSocket ---------------------------------------------------------------------
 

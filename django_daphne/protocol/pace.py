@@ -4,9 +4,17 @@ A timeout that every byte starts anew is no limit: a byte now and then holds wha
 is that waits for the rest. So bytes are counted over windows of the timeout's length,
 and a window in which too few came is the last. Nobody is judged on less than a window,
 nor on time in which they had no choice: :meth:`Pace.stop` and :meth:`Pace.go_on`.
+
+The clock advances in ticks, so a window may have been a tick shorter than it seems.
+Whoever has sent enough for that has sent enough.
 """
 
 from __future__ import annotations
+
+from .wire import TICK
+
+#: The shortest window: of a shorter one, too much is a tick's.
+MIN_WINDOW = 4 * TICK
 
 
 class Pace:
@@ -18,7 +26,7 @@ class Pace:
     __slots__ = ("_came", "_least", "_since", "_stopped", "_window")
 
     def __init__(self, seconds: float | None, rate: int | None, now: float) -> None:
-        self._window = seconds
+        self._window = None if seconds is None else max(seconds, MIN_WINDOW)
         self._least = rate
         self._since = now
         self._came = 0
@@ -33,7 +41,7 @@ class Pace:
         passed = now - self._since
         if passed < window:
             return True
-        kept = self._came >= least * passed
+        kept = self._came >= least * (passed - TICK)
         self._since = now
         self._came = 0
         return kept

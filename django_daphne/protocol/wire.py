@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+#: Seconds between two advances of a :class:`Clock`: the most that a timeout is late,
+#: and four wake-ups a second.
+TICK = 0.25
+
 
 class Clock(Protocol):
-    """Shared by all connections of a process and advanced a few times a second."""
+    """Shared by all connections of a process and advanced every :data:`TICK`."""
 
     #: ``b"Date: Fri, 20 Nov 2026 10:00:00 GMT"``, made anew once a second.
     date_line: bytes

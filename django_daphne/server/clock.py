@@ -17,9 +17,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from ..application.context import server_log
-
-#: Seconds between ticks: the most that a timeout is late, and four wake-ups a second.
-TICK = 0.25
+from ..protocol.wire import TICK
 
 #: How far a late tick catches up. A loop that was blocked for longer has heard nobody:
 #: what came in that time waits unread behind this very tick, and no peer was slow.

@@ -36,7 +36,7 @@ from ..protocol.http2_exchange import Exchange
 from ..protocol.http2_head import Head as HTTP2Head
 from ..protocol.proxy_protocol import MISSING, ProxyHeader, ProxyHeaderEngine
 from ..protocol.websocket import WebSocketEngine
-from ..protocol.wire import Engine, Stream
+from ..protocol.wire import TICK, Engine, Stream
 from .ceilings import FORETOLD, Crowd
 from .clock import Clock
 from .peers import address, is_trusted
@@ -469,8 +469,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def parting(self) -> bool:
-        """Whether a drained connection of HTTP/2 still has something to do."""
-        return isinstance(self.engine, http2.HTTP2Engine) and self.engine.parting
+        """Whether a drained connection of HTTP still has something to do."""
+        engine = self.engine
+        return (
+            not self._closing
+            and isinstance(engine, http1.HTTP1Engine | http2.HTTP2Engine)
+            and engine.parting
+        )
 
     # -- Time --------------------------------------------------------------------------
 
@@ -536,7 +541,9 @@ class Connection(asyncio.Protocol):
         passed = now - self._taken_at
         if patience is None or passed >= patience:
             progress = taken - self._taken
-            least = (self._server.config.limits.minimum_rate or 0) * passed
+            # It may have begun to wait a tick later than the clock knew.
+            rate = self._server.config.limits.minimum_rate or 0
+            least = rate * (passed - TICK)
             if progress <= 0 or progress < least:
                 self._give_up(progress, passed)
                 return

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from ..application.acme_challenge import ChallengeAnswers
 from ..application.context import Application, Context, LogAccess, Peer, server_log
 from ..application.forwarding import Forwarding
+from ..application.http import HTTPStream
 from ..application.lifespan import Lifespan
 from ..application.redirect import Redirect
 from ..application.websocket import WebSocketStream
@@ -57,6 +58,9 @@ LAST_MOMENTS_IN_A_HURRY = 0.25
 #: What is kept of ``GRACEFUL`` for all that comes after cancelling; of a short one, a
 #: fifth of ``APPLICATION_CLOSE``.
 RESERVE = 2.0
+
+#: Requests named in a line of the log; of more, their number is enough.
+MAX_NAMED = 20
 
 #: What TLS clients that have taken everything get to answer the end of their
 #: connections. One that keeps its connection for later does not look at it, and an idle
@@ -224,12 +228,14 @@ class Server:
         end = farewell = cancel = None
         if timeouts.graceful is not None:
             end = began + timeouts.graceful
-            application_close = timeouts.application_close or 0
-            farewell = end - application_close
-            cancel = end - min(RESERVE, application_close / 5)
+            close = timeouts.application_close or 0
+            farewell = end - close
+            cancel = end - min(RESERVE, min(close, end - loop.time()) / 5)
         await self._wait_for_streams(closing, farewell)
         if self.context.streams:
-            for stream in tuple(self.context.streams):
+            streams = tuple(self.context.streams)
+            server_log.info("Told that the client has gone: %s", _names(streams))
+            for stream in streams:
                 stream.say_goodbye()
             await self._wait_for_streams(closing, cancel)
         closing.cancel()
@@ -309,13 +315,16 @@ class Server:
         streams = tuple(self.context.streams)
         if not streams:
             return
-        server_log.warning("Cancelling %d unfinished request(s)", len(streams))
+        server_log.warning("Given up, unfinished: %s", _names(streams))
         for stream in streams:
             stream.cancel()
         loop = self.context.loop
         end = loop.time() + self._last_moments
         while self.context.streams and loop.time() < end:
             await asyncio.sleep(0.01)
+        left = tuple(self.context.streams)
+        if left:
+            server_log.warning("Cancelled in vain, and left behind: %s", _names(left))
 
     async def _end_lifespan(self, end: float | None) -> None:
         left = None
@@ -352,3 +361,10 @@ class Server:
 
     def _writing(self) -> bool:
         return any(connection.unwritten for connection in self.connections)
+
+
+def _names(streams: Sequence[HTTPStream | WebSocketStream]) -> str:
+    """Who they are, for the log."""
+    names = ", ".join(stream.name for stream in streams[:MAX_NAMED])
+    more = len(streams) - MAX_NAMED
+    return f"{names}, and {more} more" if more > 0 else names
