@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import gzip
 import io
@@ -20,8 +21,9 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
+from unittest import mock, skipIf
 
+import django
 from asgiref.local import Local
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
@@ -36,6 +38,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import SimpleTestCase, override_settings
 from django.urls import path
+from django.utils import timezone
 from django.utils.decorators import sync_and_async_middleware
 
 from django_daphne.asgi import get_asgi_application
@@ -67,6 +70,8 @@ class Exchange:
             "extensions": extensions or {},
         }
         self.sent: list[Message] = []
+        #: What :data:`variable` was where something was sent.
+        self.seen: set[str] = set()
         self.gone = asyncio.Event()
         self.may_send = asyncio.Event()
         self.may_send.set()
@@ -87,6 +92,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        self.seen.add(variable.get())
         self.sent.append(message)
         await self.may_send.wait()
 
@@ -112,6 +118,7 @@ async def fetch(handler: Any, target: str, *body: bytes, **options: Any) -> Exch
 # -- Views -----------------------------------------------------------------------------
 
 local = Local()
+variable = contextvars.ContextVar("variable", default="unset")
 hold = threading.Event()
 held = threading.Semaphore(0)
 begun = threading.Event()
@@ -141,6 +148,17 @@ def leaks(request: HttpRequest) -> HttpResponse:
     before = getattr(local, "user", "nobody")
     local.user = "somebody"
     return HttpResponse(before)
+
+
+def set_variable(request: HttpRequest) -> HttpResponse:
+    before = f"{variable.get()} {timezone.get_current_timezone_name()}"
+    variable.set("set")
+    timezone.activate("Asia/Tokyo")
+    return HttpResponse(before)
+
+
+async def aset_variable(request: HttpRequest) -> HttpResponse:
+    return set_variable(request)
 
 
 def keep(request: HttpRequest) -> HttpResponse:
@@ -254,6 +272,8 @@ urlpatterns = [
     path("held", wait_held),
     path("leaks", leaks),
     path("size", body_size),
+    path("variable", set_variable),
+    path("avariable", aset_variable),
     path("kept", keep),
     path("akept", akeep),
     path("group", send_to_group),
@@ -463,6 +483,21 @@ class ThreadTests(HandlerTestCase):
     def test_locals_begin_anew(self) -> None:
         for _ in range(3):
             self.assertEqual(self.fetch("/leaks").body, b"nobody")
+
+    @skipIf(django.VERSION >= (6, 1), "Django itself answers in the caller's context")
+    def test_a_context_begins_anew_within_one_task(self) -> None:
+        """Whoever calls the application twice need not make a task for each."""
+
+        async def main() -> None:
+            for target in ("/variable", "/avariable"):
+                for _ in range(2):
+                    exchange = await fetch(Handler(), target)
+                    zone = timezone.get_default_timezone_name()
+                    self.assertEqual(exchange.body.decode(), f"unset {zone}")
+                    self.assertEqual(exchange.seen, {"set"})
+                    self.assertEqual(variable.get(), "unset")
+
+        asyncio.run(main())
 
     def test_a_task_that_outlives_its_request(self) -> None:
         async def main() -> None:
@@ -918,6 +953,26 @@ class EndTests(HandlerTestCase):
             exchange._body.append({"type": "http.request", "body": b"?"})
             with self.assertRaisesMessage(AssertionError, "after request body"):
                 await exchange.run(Handler())
+
+        asyncio.run(main())
+        self.assertEqual(self.signals, ["started", "finished"])
+
+    def test_a_receive_that_fails(self) -> None:
+        """Middleware around the application may have its own word for a lost client."""
+
+        async def main() -> None:
+            exchange = Exchange("/wait")
+
+            async def receive() -> Message:
+                if exchange._body:
+                    return exchange._body.pop(0)
+                raise LookupError("nobody is there")
+
+            exchange.receive = receive  # type: ignore[method-assign]
+            async with asyncio.timeout(PATIENCE / 2):
+                with self.assertRaisesMessage(LookupError, "nobody is there"):
+                    await exchange.run(Handler())
+            self.assertEqual(exchange.sent, [])
 
         asyncio.run(main())
         self.assertEqual(self.signals, ["started", "finished"])

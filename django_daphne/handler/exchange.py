@@ -165,11 +165,15 @@ class Exchange:
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:
-        message = await self._receive()
-        if message["type"] != "http.disconnect":
-            self._surprise = AssertionError(
-                f"Invalid ASGI message after request body: {message['type']}"
-            )
+        try:
+            message = await self._receive()
+        except Exception as error:
+            self._surprise = error
+        else:
+            if message["type"] != "http.disconnect":
+                self._surprise = AssertionError(
+                    f"Invalid ASGI message after request body: {message['type']}"
+                )
         self._disconnected = True
         if self._armed:
             self._armed = False
