@@ -250,6 +250,21 @@ def this_file(request: HttpRequest) -> FileResponse:
     return FileResponse(open(__file__, "rb"))
 
 
+def return_upload(request: HttpRequest) -> FileResponse:
+    name = request.FILES["file"].temporary_file_path()
+    late.append(name)
+    return FileResponse(open(name, "rb"))
+
+
+async def areturn_upload(request: HttpRequest) -> FileResponse:
+    return return_upload(request)
+
+
+def close_as_it_likes(request: HttpRequest) -> HttpResponse:
+    request.close = lambda: late.append("closed")  # type: ignore[method-assign]
+    return HttpResponse()
+
+
 def query(request: HttpRequest) -> HttpResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -283,6 +298,9 @@ urlpatterns = [
     path("exit", stream_and_exit),
     path("slow", stream_slowly),
     path("file", this_file),
+    path("upload", return_upload),
+    path("aupload", areturn_upload),
+    path("closing", close_as_it_likes),
     path("query", query),
     path("wait", wait_for_ever),
     path("none", not_there),
@@ -804,6 +822,46 @@ class FileTests(HandlerTestCase):
                 answer = client.get("/file")
         self.assertEqual(answer.body, bytes(range(256)) * 4096)
         self.assertEqual(sum(copied), 256 * 4096 if sendfile.AVAILABLE else 0)
+
+    @override_settings(FILE_UPLOAD_MAX_MEMORY_SIZE=100)
+    def test_what_closing_the_request_would_delete(self) -> None:
+        """An upload's temporary file goes when its request is closed: not before."""
+        upload = (
+            b"--edge\r\n"
+            b'Content-Disposition: form-data; name="file"; filename="name"\r\n'
+            b"\r\n" + b"content" * 10000 + b"\r\n--edge--\r\n"
+        )
+        kind = b"Content-Type: multipart/form-data; boundary=edge\r\n"
+        with serving(Handler()) as server, server.connect() as client:
+            for target in ("/upload", "/aupload"):
+                with self.subTest(target):
+                    client.send(
+                        b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n"
+                        b"%s\r\n%s" % (target.encode(), len(upload), kind, upload)
+                    )
+                    answer = client.read()
+                    self.assertEqual(answer.status, 200)
+                    self.assertEqual(answer.body, b"content" * 10000)
+        self.assertEqual(len(late), 2)
+        for temporary in late:
+            self.assertFalse(Path(temporary).exists())
+
+    def test_a_request_that_is_closed_in_its_own_way(self) -> None:
+        """Whoever replaces a request's close() may expect it after the response."""
+
+        async def main() -> None:
+            exchange = Exchange("/closing", extensions=PATHSEND)
+            send = exchange.send
+
+            async def note(message: Message) -> None:
+                late.append(message["type"])
+                await send(message)
+
+            exchange.send = note  # type: ignore[method-assign]
+            await exchange.run(Handler())
+
+        asyncio.run(main())
+        self.assertEqual(late, ["http.response.start", "http.response.body", "closed"])
 
     def test_what_is_not_the_file_at_its_path(self) -> None:
         directory = Path(self.enterContext(tempfile.TemporaryDirectory()))

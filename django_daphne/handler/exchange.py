@@ -349,6 +349,9 @@ class Exchange:
             and type(response).close is HttpResponseBase.close
             and "close" not in vars(response)
             and self._handler.request_class.close is ASGIRequest.close
+            and "close" not in vars(self._request)
+            # Their files are deleted, and may be what is sent.
+            and not getattr(self._request, "_files", None)
             and _has_only_djangos(signals.request_finished)
         )
 
