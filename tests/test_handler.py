@@ -56,6 +56,8 @@ LOG = "django_daphne.handler"
 
 Message = dict[str, Any]
 
+LARGE = bytes(range(256)) * 4096
+
 
 class Exchange:
     """One request to a handler, by hand."""
@@ -271,6 +273,10 @@ def query(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(id(connections["default"])))
 
 
+def large(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(LARGE)
+
+
 def not_there(request: HttpRequest) -> HttpResponse:
     return HttpResponse("nothing", status=404)
 
@@ -298,6 +304,7 @@ urlpatterns = [
     path("exit", stream_and_exit),
     path("slow", stream_slowly),
     path("file", this_file),
+    path("large", large),
     path("upload", return_upload),
     path("aupload", areturn_upload),
     path("closing", close_as_it_likes),
@@ -716,6 +723,36 @@ class StreamTests(HandlerTestCase):
 
         asyncio.run(main())
         self.assertLess(Numbers.made, 100)
+
+    def test_a_large_response_is_there_once(self) -> None:
+        """It is cut as it is sent: a slow client does not cost its size again."""
+        cut: list[int] = []
+
+        class Cutting(Handler):
+            @classmethod
+            def chunk_bytes(cls, data: bytes) -> Iterator[tuple[bytes, bool]]:
+                for chunk, last in super().chunk_bytes(data):
+                    cut.append(len(chunk))
+                    yield chunk, last
+
+        async def main() -> None:
+            exchange = Exchange("/large")
+            exchange.may_send.clear()
+            running = asyncio.ensure_future(exchange.run(Cutting()))
+            while not exchange.sent:
+                await asyncio.sleep(0.01)
+            self.assertLessEqual(len(cut), 1)
+            exchange.may_send.set()
+            async with asyncio.timeout(PATIENCE):
+                await running
+            self.assertEqual(exchange.body, LARGE)
+            self.assertEqual(
+                [message["more_body"] for message in exchange.sent[1:]],
+                [True] * (len(cut) - 1) + [False],
+            )
+
+        asyncio.run(main())
+        self.assertGreater(len(cut), 10)
 
     def test_a_piece_waits_for_no_other(self) -> None:
         async def main() -> None:
