@@ -68,6 +68,8 @@ class FakeWire:
         self.paused = False
 
     def arm(self, seconds: float | None, expired: Callable[[], None]) -> None:
+        # It would put off the end of a connection that lingers.
+        assert self.ended is None, f"a timer after {self.ended}"
         self.armed = None if seconds is None else (seconds, expired)
 
     def expire(self, expected: float) -> None:

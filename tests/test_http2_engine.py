@@ -1796,6 +1796,18 @@ class Leaving(EngineTestCase):
         before.answer()
         self.assertTrue(conversation.response(before).complete)
 
+    def test_both_leave_and_nobody_wants_what_is_left(self) -> None:
+        conversation = Conversation()
+        conversation.ask(request(b"POST"), 0).answer()
+        conversation.feed(h2.goaway())
+        self.assertIsNone(conversation.wire.ended)
+        conversation.engine.drain()
+        conversation.hear()
+        self.assertEqual(conversation.wire.ended, "linger")
+        self.assertEqual(conversation.response().reset, NO_ERROR)
+        # One is enough, and no timer is armed instead of the one that lingers.
+        self.assertEqual(conversation.goaway.number, 1)
+
     def test_a_client_that_leaves_still_gets_its_responses(self) -> None:
         conversation = Conversation()
         conversation.open_windows()
