@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import gzip
 import io
@@ -20,8 +21,9 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
+from unittest import mock, skipIf
 
+import django
 from asgiref.local import Local
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from channels.layers import get_channel_layer
@@ -36,6 +38,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import SimpleTestCase, override_settings
 from django.urls import path
+from django.utils import timezone
 from django.utils.decorators import sync_and_async_middleware
 
 from django_daphne.asgi import get_asgi_application
@@ -53,6 +56,8 @@ LOG = "django_daphne.handler"
 
 Message = dict[str, Any]
 
+LARGE = bytes(range(256)) * 4096
+
 
 class Exchange:
     """One request to a handler, by hand."""
@@ -67,6 +72,8 @@ class Exchange:
             "extensions": extensions or {},
         }
         self.sent: list[Message] = []
+        #: What :data:`variable` was where something was sent.
+        self.seen: set[str] = set()
         self.gone = asyncio.Event()
         self.may_send = asyncio.Event()
         self.may_send.set()
@@ -87,6 +94,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        self.seen.add(variable.get())
         self.sent.append(message)
         await self.may_send.wait()
 
@@ -112,6 +120,7 @@ async def fetch(handler: Any, target: str, *body: bytes, **options: Any) -> Exch
 # -- Views -----------------------------------------------------------------------------
 
 local = Local()
+variable = contextvars.ContextVar("variable", default="unset")
 hold = threading.Event()
 held = threading.Semaphore(0)
 begun = threading.Event()
@@ -141,6 +150,17 @@ def leaks(request: HttpRequest) -> HttpResponse:
     before = getattr(local, "user", "nobody")
     local.user = "somebody"
     return HttpResponse(before)
+
+
+def set_variable(request: HttpRequest) -> HttpResponse:
+    before = f"{variable.get()} {timezone.get_current_timezone_name()}"
+    variable.set("set")
+    timezone.activate("Asia/Tokyo")
+    return HttpResponse(before)
+
+
+async def aset_variable(request: HttpRequest) -> HttpResponse:
+    return set_variable(request)
 
 
 def keep(request: HttpRequest) -> HttpResponse:
@@ -232,10 +252,29 @@ def this_file(request: HttpRequest) -> FileResponse:
     return FileResponse(open(__file__, "rb"))
 
 
+def return_upload(request: HttpRequest) -> FileResponse:
+    name = request.FILES["file"].temporary_file_path()
+    late.append(name)
+    return FileResponse(open(name, "rb"))
+
+
+async def areturn_upload(request: HttpRequest) -> FileResponse:
+    return return_upload(request)
+
+
+def close_as_it_likes(request: HttpRequest) -> HttpResponse:
+    request.close = lambda: late.append("closed")  # type: ignore[method-assign]
+    return HttpResponse()
+
+
 def query(request: HttpRequest) -> HttpResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return HttpResponse(str(id(connections["default"])))
+
+
+def large(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(LARGE)
 
 
 def not_there(request: HttpRequest) -> HttpResponse:
@@ -254,6 +293,8 @@ urlpatterns = [
     path("held", wait_held),
     path("leaks", leaks),
     path("size", body_size),
+    path("variable", set_variable),
+    path("avariable", aset_variable),
     path("kept", keep),
     path("akept", akeep),
     path("group", send_to_group),
@@ -263,6 +304,10 @@ urlpatterns = [
     path("exit", stream_and_exit),
     path("slow", stream_slowly),
     path("file", this_file),
+    path("large", large),
+    path("upload", return_upload),
+    path("aupload", areturn_upload),
+    path("closing", close_as_it_likes),
     path("query", query),
     path("wait", wait_for_ever),
     path("none", not_there),
@@ -464,6 +509,21 @@ class ThreadTests(HandlerTestCase):
         for _ in range(3):
             self.assertEqual(self.fetch("/leaks").body, b"nobody")
 
+    @skipIf(django.VERSION >= (6, 1), "Django itself answers in the caller's context")
+    def test_a_context_begins_anew_within_one_task(self) -> None:
+        """Whoever calls the application twice need not make a task for each."""
+
+        async def main() -> None:
+            for target in ("/variable", "/avariable"):
+                for _ in range(2):
+                    exchange = await fetch(Handler(), target)
+                    zone = timezone.get_default_timezone_name()
+                    self.assertEqual(exchange.body.decode(), f"unset {zone}")
+                    self.assertEqual(exchange.seen, {"set"})
+                    self.assertEqual(variable.get(), "unset")
+
+        asyncio.run(main())
+
     def test_a_task_that_outlives_its_request(self) -> None:
         async def main() -> None:
             await fetch(Handler(), "/task")
@@ -664,6 +724,36 @@ class StreamTests(HandlerTestCase):
         asyncio.run(main())
         self.assertLess(Numbers.made, 100)
 
+    def test_a_large_response_is_there_once(self) -> None:
+        """It is cut as it is sent: a slow client does not cost its size again."""
+        cut: list[int] = []
+
+        class Cutting(Handler):
+            @classmethod
+            def chunk_bytes(cls, data: bytes) -> Iterator[tuple[bytes, bool]]:
+                for chunk, last in super().chunk_bytes(data):
+                    cut.append(len(chunk))
+                    yield chunk, last
+
+        async def main() -> None:
+            exchange = Exchange("/large")
+            exchange.may_send.clear()
+            running = asyncio.ensure_future(exchange.run(Cutting()))
+            while not exchange.sent:
+                await asyncio.sleep(0.01)
+            self.assertLessEqual(len(cut), 1)
+            exchange.may_send.set()
+            async with asyncio.timeout(PATIENCE):
+                await running
+            self.assertEqual(exchange.body, LARGE)
+            self.assertEqual(
+                [message["more_body"] for message in exchange.sent[1:]],
+                [True] * (len(cut) - 1) + [False],
+            )
+
+        asyncio.run(main())
+        self.assertGreater(len(cut), 10)
+
     def test_a_piece_waits_for_no_other(self) -> None:
         async def main() -> None:
             exchange = Exchange("/slow")
@@ -769,6 +859,46 @@ class FileTests(HandlerTestCase):
                 answer = client.get("/file")
         self.assertEqual(answer.body, bytes(range(256)) * 4096)
         self.assertEqual(sum(copied), 256 * 4096 if sendfile.AVAILABLE else 0)
+
+    @override_settings(FILE_UPLOAD_MAX_MEMORY_SIZE=100)
+    def test_what_closing_the_request_would_delete(self) -> None:
+        """An upload's temporary file goes when its request is closed: not before."""
+        upload = (
+            b"--edge\r\n"
+            b'Content-Disposition: form-data; name="file"; filename="name"\r\n'
+            b"\r\n" + b"content" * 10000 + b"\r\n--edge--\r\n"
+        )
+        kind = b"Content-Type: multipart/form-data; boundary=edge\r\n"
+        with serving(Handler()) as server, server.connect() as client:
+            for target in ("/upload", "/aupload"):
+                with self.subTest(target):
+                    client.send(
+                        b"POST %s HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n"
+                        b"%s\r\n%s" % (target.encode(), len(upload), kind, upload)
+                    )
+                    answer = client.read()
+                    self.assertEqual(answer.status, 200)
+                    self.assertEqual(answer.body, b"content" * 10000)
+        self.assertEqual(len(late), 2)
+        for temporary in late:
+            self.assertFalse(Path(temporary).exists())
+
+    def test_a_request_that_is_closed_in_its_own_way(self) -> None:
+        """Whoever replaces a request's close() may expect it after the response."""
+
+        async def main() -> None:
+            exchange = Exchange("/closing", extensions=PATHSEND)
+            send = exchange.send
+
+            async def note(message: Message) -> None:
+                late.append(message["type"])
+                await send(message)
+
+            exchange.send = note  # type: ignore[method-assign]
+            await exchange.run(Handler())
+
+        asyncio.run(main())
+        self.assertEqual(late, ["http.response.start", "http.response.body", "closed"])
 
     def test_what_is_not_the_file_at_its_path(self) -> None:
         directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -918,6 +1048,26 @@ class EndTests(HandlerTestCase):
             exchange._body.append({"type": "http.request", "body": b"?"})
             with self.assertRaisesMessage(AssertionError, "after request body"):
                 await exchange.run(Handler())
+
+        asyncio.run(main())
+        self.assertEqual(self.signals, ["started", "finished"])
+
+    def test_a_receive_that_fails(self) -> None:
+        """Middleware around the application may have its own word for a lost client."""
+
+        async def main() -> None:
+            exchange = Exchange("/wait")
+
+            async def receive() -> Message:
+                if exchange._body:
+                    return exchange._body.pop(0)
+                raise LookupError("nobody is there")
+
+            exchange.receive = receive  # type: ignore[method-assign]
+            async with asyncio.timeout(PATIENCE / 2):
+                with self.assertRaisesMessage(LookupError, "nobody is there"):
+                    await exchange.run(Handler())
+            self.assertEqual(exchange.sent, [])
 
         asyncio.run(main())
         self.assertEqual(self.signals, ["started", "finished"])

@@ -10,6 +10,7 @@ threads for each request. Here
 - :mod:`~.hop` is the way to the request's thread and back, :mod:`~.threads` has the
   threads;
 - :mod:`~.view` is the innermost handler, in two halves;
+- :mod:`~.own_context` keeps a request's context from its caller, as a task would;
 - :mod:`~.body` and :mod:`~.outgoing` are what comes in first and goes out last.
 
 What cannot be shown to be the same — a middleware with an asynchronous form of its
@@ -27,10 +28,11 @@ from django.core.handlers import asgi, base
 from django.core.handlers.asgi import ASGIHandler
 
 from .body import read_body
-from .exchange import Exchange, Receive, alone
+from .exchange import ANSWERS_IN_A_CHILD_TASK, Exchange, Receive, alone
 from .grouping import GroupingHandler
 from .origin import is_djangos
 from .outgoing import Send
+from .own_context import in_own_context
 
 
 class Handler(GroupingHandler, ASGIHandler):
@@ -59,7 +61,12 @@ class Handler(GroupingHandler, ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        await Exchange(self, scope, receive, send, body).run()
+        answering = Exchange(self, scope, receive, send, body).run()
+        if ANSWERS_IN_A_CHILD_TASK:
+            # Whoever called sees nothing of what a view sets.
+            await in_own_context(answering)
+        else:
+            await answering
 
     async def read_body(self, receive: Receive) -> IO[bytes]:
         if self.segment is None:

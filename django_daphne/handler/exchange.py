@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ class Exchange:
         #: The context in which the response is closed; None: the present one.
         self._before: contextvars.Context | None = None
         self._head: Message | None = None
-        self._parts: list[bytes] | None = None
+        self._parts: Iterable[tuple[bytes, bool]] | None = None
         self._path: str | None = None
         #: The client's going ends what the request's task does.
         self._armed = True
@@ -165,11 +165,15 @@ class Exchange:
         self._listener = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:
-        message = await self._receive()
-        if message["type"] != "http.disconnect":
-            self._surprise = AssertionError(
-                f"Invalid ASGI message after request body: {message['type']}"
-            )
+        try:
+            message = await self._receive()
+        except Exception as error:
+            self._surprise = error
+        else:
+            if message["type"] != "http.disconnect":
+                self._surprise = AssertionError(
+                    f"Invalid ASGI message after request body: {message['type']}"
+                )
         self._disconnected = True
         if self._armed:
             self._armed = False
@@ -236,12 +240,10 @@ class Exchange:
         if self._parts is not None:
             assert self._head is not None
             await send(self._head)
-            parts = self._parts
-            last = parts.pop()
-            for part in parts:
-                await send(body_message(part, True))
-            self._armed = False
-            await send(body_message(last, False))
+            for part, last in self._parts:
+                if last:
+                    self._armed = False
+                await send(body_message(part, not last))
         elif self._path is not None:
             assert self._head is not None
             await send_file(self._head, self._path, send)
@@ -320,8 +322,9 @@ class Exchange:
         """Find out how ``response`` is to be sent, and encode what there is of it."""
         if not response.streaming:
             self._head = head_of(response)
+            # Cut when it is sent: a large response need not be there twice.
             chunks: Any = self._handler.chunk_bytes(response.content)
-            self._parts = [part for part, _ in chunks]
+            self._parts = chunks
         elif (
             not response.is_async
             and type(response).__aiter__ is StreamingHttpResponse.__aiter__
@@ -345,6 +348,9 @@ class Exchange:
             and type(response).close is HttpResponseBase.close
             and "close" not in vars(response)
             and self._handler.request_class.close is ASGIRequest.close
+            and "close" not in vars(self._request)
+            # Their files are deleted, and may be what is sent.
+            and not getattr(self._request, "_files", None)
             and _has_only_djangos(signals.request_finished)
         )
 
