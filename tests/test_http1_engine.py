@@ -30,6 +30,7 @@ from django_daphne.protocol.http1 import (
     Head,
     HTTP1Engine,
 )
+from django_daphne.protocol.wire import TICK
 
 from .serving import Answer, Reader
 
@@ -67,6 +68,8 @@ class FakeWire:
         self.paused = False
 
     def arm(self, seconds: float | None, expired: Callable[[], None]) -> None:
+        # It would put off the end of a connection that lingers.
+        assert self.ended is None, f"a timer after {self.ended}"
         self.armed = None if seconds is None else (seconds, expired)
 
     def expire(self, expected: float) -> None:
@@ -1010,7 +1013,7 @@ class KeepAlive(unittest.TestCase):
     def test_a_draining_server_closes_idle_connections(self) -> None:
         conversation = talk(get())
         conversation.settle()
-        conversation.wire.clock.seconds += LULL
+        conversation.wire.clock.seconds += LULL + TICK
         conversation.engine.drain()
         self.assertEqual(conversation.wire.ended, "close")
 
@@ -1026,11 +1029,20 @@ class KeepAlive(unittest.TestCase):
         self.assertEqual([a.get("Connection") for a in answers], [None, "close"])
         self.assertEqual(conversation.wire.ended, "close")
 
+    def test_a_lull_is_not_shorter_for_a_clock_that_is_behind(self) -> None:
+        conversation = talk(get())
+        conversation.settle()
+        # The last tick was just before the answer, and the next one just after.
+        conversation.wire.clock.seconds += LULL
+        conversation.engine.drain()
+        self.assertIsNone(conversation.wire.ended)
+        self.assertTrue(conversation.engine.parting)
+
     def test_a_busy_connection_that_falls_silent_closes(self) -> None:
         conversation = talk(get())
         conversation.settle()
         conversation.engine.drain()
-        conversation.wire.expire(LULL)
+        conversation.wire.expire(LULL + TICK)
         self.assertEqual(conversation.wire.ended, "close")
         self.assertFalse(conversation.engine.parting)
 
@@ -1039,7 +1051,7 @@ class KeepAlive(unittest.TestCase):
         conversation.settle()
         conversation.engine.drain()
         conversation.feed(b"GET / HT")
-        conversation.wire.clock.seconds += LULL
+        conversation.wire.clock.seconds += LULL + TICK
         self.assertIsNone(conversation.wire.ended)
         self.assertFalse(conversation.engine.parting)
 

@@ -7,6 +7,7 @@ import itertools
 import unittest
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -933,6 +934,30 @@ class Bodies(EngineTestCase):
         self.assertEqual(stream.resets[0][1], 413)
         self.lives(conversation)
 
+    def test_a_request_that_ends_before_its_refusal_is_taken(self) -> None:
+        length = (b"content-length", b"20")
+        for fields, pieces in (
+            (request(b"POST", b"/", length), ()),
+            (request(b"POST"), (h2.data(1, bytes(11)),)),
+        ):
+            for with_trailers in (False, True):
+                conversation = Conversation(
+                    {"body_bytes": 10},
+                    greeting=PREFACE + settings(INITIAL_WINDOW_SIZE=0),
+                )
+                end = h2.data(1, bytes(9), END_STREAM)
+                opening = conversation.peer.open(fields, 0)
+                if with_trailers:
+                    end = conversation.peer.headers(1, [(b"a", b"b")], END_STREAM)
+                conversation.feed(opening, *pieces, end)
+                response = conversation.peer.responses[1]
+                self.assertEqual((response.status, response.complete), (413, False))
+                conversation.open_windows()
+                self.assertTrue(response.complete)
+                self.assertIsNone(response.reset)
+                self.assertEqual(conversation.engine.exchanges, {})
+                self.lives(conversation)
+
     def test_trailers_end_a_request(self) -> None:
         conversation = Conversation()
         stream = conversation.ask(request(b"POST"), 0)
@@ -1771,6 +1796,18 @@ class Leaving(EngineTestCase):
         before.answer()
         self.assertTrue(conversation.response(before).complete)
 
+    def test_both_leave_and_nobody_wants_what_is_left(self) -> None:
+        conversation = Conversation()
+        conversation.ask(request(b"POST"), 0).answer()
+        conversation.feed(h2.goaway())
+        self.assertIsNone(conversation.wire.ended)
+        conversation.engine.drain()
+        conversation.hear()
+        self.assertEqual(conversation.wire.ended, "linger")
+        self.assertEqual(conversation.response().reset, NO_ERROR)
+        # One is enough, and no timer is armed instead of the one that lingers.
+        self.assertEqual(conversation.goaway.number, 1)
+
     def test_a_client_that_leaves_still_gets_its_responses(self) -> None:
         conversation = Conversation()
         conversation.open_windows()
@@ -2033,6 +2070,17 @@ class Timers(EngineTestCase):
                 conversation.wire.wait(4)
                 self.assertEqual(stream.resets[0][1], 408 if reads else 503)
                 self.lives(conversation)
+
+    def test_crumbs_of_a_body_that_is_not_read_put_nothing_off(self) -> None:
+        conversation = self.conversation(request=5)
+        stream = conversation.ask(request(b"POST"), 0)
+        for _ in range(8):
+            conversation.feed(h2.data(1, bytes(10_000)))
+        for _ in range(3):
+            self.assertEqual(stream.resets, [])
+            conversation.wire.wait(2)
+            conversation.feed(h2.data(1, b"x"))
+        self.assertEqual(stream.resets[0][1], 503)
 
 
 # -- Hostile peers ---------------------------------------------------------------------
@@ -2412,6 +2460,18 @@ class Tunnels(EngineTestCase):
         socket.wire.close()
         self.assertTrue(self.conversation.response().complete)
         self.assertEqual(self.conversation.engine.exchanges, {})
+
+    def test_the_client_ends_with_what_makes_us_end(self) -> None:
+        socket = self.accept()
+        with mock.patch.object(
+            FakeWebSocket, "receive_data", lambda self, data: self.wire.close()
+        ):
+            self.conversation.feed(h2.data(1, b"bye", END_STREAM))
+        self.assertEqual(socket.told, [])
+        response = self.conversation.response()
+        self.assertEqual((response.complete, response.reset), (True, None))
+        self.assertEqual(self.conversation.engine.exchanges, {})
+        self.lives(self.conversation)
 
     def test_we_end(self) -> None:
         for close in ("close", "linger"):

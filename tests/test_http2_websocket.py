@@ -345,7 +345,8 @@ class Ends(WebSocketTestCase):
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await echo(scope, receive, send)
 
-        server = self.serve(app)
+        # Their answers end the streams, and nothing is left to wait for.
+        server = self.serve(app, {"TIMEOUTS": {"GRACEFUL": 100 * PATIENCE}})
         client = self.connect(server)
         sockets = [WebSocketOverHTTP2(client) for _ in range(3)]
         for socket in sockets:

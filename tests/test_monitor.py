@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -17,8 +18,11 @@ from unittest import mock
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from django_daphne.binds import parse_bind
 from django_daphne.config import build_config
 from django_daphne.errors import BindError, ConfigurationError
+from django_daphne.server.monitor import Monitor
+from django_daphne.server.server import Server
 
 from .asgi_apps import Receive, Scope, Send, read_body, respond
 from .http2_client import HTTP2Client
@@ -90,6 +94,24 @@ class Health(MonitorTestCase):
         # And nothing of it is on the site's own address.
         with server.connect() as client:
             self.assertEqual(client.get(HEALTHY).body, b"hello")
+
+    def test_a_stop_does_not_wait_for_who_may_ask_again(self) -> None:
+        async def ask_and_stop() -> bytes:
+            monitor = Monitor(parse_bind("127.0.0.1:0"))
+            watched = Server(make_config(), application)
+            (url,) = await monitor.start(watched)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", int(url.rpartition(":")[2])
+            )
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"alive\n")
+            with mock.patch.object(Server, "_pause", side_effect=AssertionError):
+                await monitor.stop()
+            rest = await reader.read()
+            writer.close()
+            return rest
+
+        self.assertEqual(asyncio.run(ask_and_stop()), b"")
 
     def test_over_http_2(self) -> None:
         server = self.serve()

@@ -50,7 +50,7 @@ from .headers import (
 from .pace import Pace
 from .proxy_protocol import UNEXPECTED, begins_header
 from .status import BODILESS, plain_text, reason
-from .wire import Engine, SocketWire, Stream, Wire
+from .wire import TICK, Engine, SocketWire, Stream, Wire
 
 #: Body bytes given to the stream and not yet taken by the application, above which we
 #: stop reading: enough to keep a fast network busy, small beside a thousand uploads.
@@ -314,7 +314,8 @@ class HTTP1Engine:
         return self._draining and self.stream is None and self._until_lull() > 0
 
     def _until_lull(self) -> float:
-        return self._idle_since + LULL - self.wire.clock.seconds
+        # It may have begun a tick later than the clock knew.
+        return self._idle_since + LULL + TICK - self.wire.clock.seconds
 
     # -- Reading a head ----------------------------------------------------------------
 

@@ -445,6 +445,9 @@ class HTTP2Engine:
                 self.reset(exchange, NO_ERROR)
             else:
                 exchange.drain()
+        if self._closed:
+            # The client was leaving, and that was the last of it.
+            return
         self._say_goaway(_LAST_STREAM, NO_ERROR)
         self._out.append(_frame(_PING, 0, 0, _GOAWAY_PING))
         self._goaway_due = self.due(GOAWAY_PAUSE)

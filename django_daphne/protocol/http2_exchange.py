@@ -177,6 +177,9 @@ class Exchange:
             self._receive_early(data, ended)
         elif self.stream is not None:
             self._receive_body(data, ended)
+        elif ended:
+            # It was refused, and the answer still waits for the client.
+            self.ended = True
         if self._counted:
             self._counted = 0
         if padding and not self.ended and self._response != _GONE:
@@ -187,9 +190,12 @@ class Exchange:
         """Trailers, found good; they mean nothing to ASGI."""
         if self.discarding:
             self._discard(b"", True)
+        elif self.stream is None:
+            # Refused, as above.
+            self.ended = True
         elif self._left:
             self._fall_short()
-        elif self.stream is not None:
+        else:
             self._end_request()
 
     def window_changed(self) -> None:
@@ -266,7 +272,9 @@ class Exchange:
             self._body_due = None
             if self._body_pace is not None:
                 self._body_pace.stop(self.engine.wire.clock.seconds)
-            self._await_application()
+            if self._request_due is None:
+                # What the window still lets through puts nothing off.
+                self._await_application()
 
     def _body_keeps_pace(self, size: int) -> bool:
         now = self.engine.wire.clock.seconds
@@ -815,6 +823,9 @@ class Tunnel:
 
     def receive(self, data: bytes, ended: bool) -> None:
         exchange = self._exchange
+        if ended:
+            # First, since what ends our side may be in the same frame.
+            exchange.ended = True
         if data and self.engine is not None:
             exchange.received_by_tunnel(len(data))
             self.engine.receive_data(data)
@@ -822,10 +833,8 @@ class Tunnel:
                 self._held += len(data)
             else:
                 self._take(len(data))
-        if ended:
-            exchange.ended = True
-            if self.engine is not None:
-                self.engine.receive_eof()
+        if ended and self.engine is not None:
+            self.engine.receive_eof()
 
     def lose(self) -> None:
         engine, self.engine = self.engine, None

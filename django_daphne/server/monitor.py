@@ -18,8 +18,9 @@ from .server import Server
 if TYPE_CHECKING:
     from .metrics import Figures
 
-#: Nobody's answer takes longer, and a stop does not wait for who asks.
-_TIMEOUTS = Timeouts(graceful=1.0, application_close=0)
+#: Nobody's answer takes longer, and a stop does not wait for who asks: what is the end
+#: of everything is no time to see who may ask again.
+_TIMEOUTS = Timeouts(graceful=1.0, application_close=1.0)
 
 
 class Monitor:
