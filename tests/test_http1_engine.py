@@ -54,6 +54,7 @@ class FakeWire:
         #: How the engine ended it: "close", "linger" or "abort".
         self.ended: str | None = None
         self.armed: tuple[float, Callable[[], None]] | None = None
+        self.due = 0.0
         self._waiting: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -71,6 +72,7 @@ class FakeWire:
         # It would put off the end of a connection that lingers.
         assert self.ended is None, f"a timer after {self.ended}"
         self.armed = None if seconds is None else (seconds, expired)
+        self.due = self.clock.seconds + (seconds or 0.0)
 
     def expire(self, expected: float) -> None:
         """Let the time pass for which the timer was set, which is ``expected``."""
@@ -79,6 +81,20 @@ class FakeWire:
         assert seconds == expected, f"{seconds} s instead of {expected} s"
         self.clock.seconds += seconds
         expired()
+
+    def turns(self) -> None:
+        """Let the loop turn until nothing is left to do."""
+        self.flush()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass; the timer expires when it is due."""
+        end = self.clock.seconds + seconds
+        while self.armed is not None and self.due <= end:
+            (_, expired), self.armed = self.armed, None
+            self.clock.seconds = max(self.clock.seconds, self.due)
+            expired()
+            self.turns()
+        self.clock.seconds = end
 
     def close(self) -> None:
         self._end("close")

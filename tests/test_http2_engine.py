@@ -83,13 +83,12 @@ LARGE = 1 << 24
 
 
 class FakeWire(HTTP1FakeWire):
-    """One whose turns and time a test lets pass."""
+    """One whose turns a test lets pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.coming: list[Callable[[], None]] = []
         self.writes = 0
-        self.due: float | None = None
 
     def write(self, data: bytes) -> None:
         super().write(data)
@@ -97,10 +96,6 @@ class FakeWire(HTTP1FakeWire):
 
     def soon(self, callback: Callable[[], None]) -> None:
         self.coming.append(callback)
-
-    def arm(self, seconds: float | None, expired: Callable[[], None]) -> None:
-        super().arm(seconds, expired)
-        self.due = None if seconds is None else self.clock.seconds + seconds
 
     def turn(self) -> None:
         """One turn of the loop."""
@@ -115,16 +110,6 @@ class FakeWire(HTTP1FakeWire):
             self.turn()
             self.flush()
         raise AssertionError("the turns do not end")
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass; the timer expires when it is due."""
-        end = self.clock.seconds + seconds
-        while self.armed is not None and self.due is not None and self.due <= end:
-            (_, expired), self.armed = self.armed, None
-            self.clock.seconds = max(self.clock.seconds, self.due)
-            expired()
-            self.turns()
-        self.clock.seconds = end
 
 
 class FakeStream(HTTP1FakeStream):
