@@ -42,10 +42,10 @@ class WebSocketEcho(Case):
         verify_echo(server, self.cores)
 
     def warm_up(self, server: RunningServer) -> None:
-        _echo(server, self.cores, WARM_UP_SECONDS)
+        self.send(server, WARM_UP_SECONDS)
 
     def measure(self, server: RunningServer) -> dict[str, float]:
-        cpu, report = _echo(server, self.cores, self.seconds)
+        cpu, report = self.send(server, self.seconds)
         return {
             "cpu_us": cpu / report["messages"] * 1e6,
             "per_second": report["messages"] / report["seconds"],
@@ -53,6 +53,10 @@ class WebSocketEcho(Case):
             "p99_ms": report["p99_us"] / 1e3,
             "memory_mib": server.memory().proportional / 2**20,
         }
+
+    def send(self, server: RunningServer, seconds: int) -> tuple[float, dict[str, Any]]:
+        """The server's CPU seconds, and the client's report."""
+        return _echo(server, self.cores, seconds)
 
 
 def verify_echo(server: RunningServer, cores: Cores) -> None:
@@ -66,15 +70,22 @@ def verify_echo(server: RunningServer, cores: Cores) -> None:
 def _echo(
     server: RunningServer, cores: Cores, seconds: int
 ) -> tuple[float, dict[str, Any]]:
-    """The server's CPU seconds, and the client's report."""
-    with Client(
+    client = Client(
         cores.client,
         "ws_echo.py",
         server.websocket_url,
         *("--connections", CONNECTIONS),
         *("--size", MESSAGE_BYTES),
         *("--seconds", seconds),
-    ) as client:
+    )
+    return measured(server, client, seconds)
+
+
+def measured(
+    server: RunningServer, client: Client, seconds: int
+) -> tuple[float, dict[str, Any]]:
+    """Let ``client`` work for so long: the server's CPU seconds, and its report."""
+    with client:
         client.hear(READY_SECONDS)
         before = server.cpu_clocks()
         client.say("go")
