@@ -254,9 +254,8 @@ class HTTPStream:
         heard = self._gone and isinstance(error, asyncio.CancelledError)
         if not (heard or was_cancelled(error, self._task) or is_our_disconnect(error)):
             server_log.error(
-                "The application failed on %s %s",
-                self.scope["method"],
-                path_as_sent(self.scope),
+                "The application failed on %s",
+                self.name,
                 exc_info=error,
                 extra={"scope": self.scope},
             )
@@ -275,18 +274,16 @@ class HTTPStream:
             self._excuse_us()
         elif state is _BEFORE_START or state is _HEAD_HELD:
             server_log.error(
-                "The application returned without answering %s %s",
-                self.scope["method"],
-                path_as_sent(self.scope),
+                "The application returned without answering %s",
+                self.name,
                 extra={"scope": self.scope},
             )
             self._answer_500(None)
         elif state:
             if not self._farewell:
                 server_log.error(
-                    "The application returned before the end of its response to %s %s",
-                    self.scope["method"],
-                    path_as_sent(self.scope),
+                    "The application returned before the end of its response to %s",
+                    self.name,
                     extra={"scope": self.scope},
                 )
             if state is not _IN_UNWANTED_TRAILERS:

@@ -249,8 +249,8 @@ class WebSocketStream:
         )
         if not (heard or was_cancelled(error, self._task) or is_our_disconnect(error)):
             server_log.error(
-                "The application failed on WebSocket %s",
-                path_as_sent(self.scope),
+                "The application failed on %s",
+                self.name,
                 exc_info=error,
                 extra={"scope": self.scope},
             )
@@ -259,8 +259,8 @@ class WebSocketStream:
     def _returned(self) -> None:
         if self._state is _CONNECTING or self._state is _DENYING:
             server_log.error(
-                "The application returned without accepting or denying WebSocket %s",
-                path_as_sent(self.scope),
+                "The application returned without accepting or denying %s",
+                self.name,
                 extra={"scope": self.scope},
             )
         self._give_up(403, NORMAL)

@@ -75,16 +75,8 @@ class View:
         work: Work,
     ) -> Response | Away:
         """An asynchronous view has ended."""
-        try:
-            if error is not None:
-                try:
-                    raise error
-                except Exception as raised:
-                    response = self._excuse(request, raised, work)
-            return self._render(request, callback, response, work)
-        except Exception as raised:
-            work.step()
-            return response_for_exception(request, raised)
+        render = partial(self._render, request, callback, work=work)
+        return self._resume(request, response, error, work, render)
 
     def _render(
         self,
@@ -119,15 +111,26 @@ class View:
         response: Response,
         error: Exception | None,
         work: Work,
-    ) -> Response:
+    ) -> Response | Away:
         """An asynchronous ``render`` has ended."""
+        return self._resume(request, response, error, work, _complete)
+
+    def _resume(
+        self,
+        request: Request,
+        response: Response,
+        error: Exception | None,
+        work: Work,
+        finish: Callable[[Response], Response | Away],
+    ) -> Response | Away:
+        """What was awaited has ended: ``finish`` its response, or the error's."""
         try:
             if error is not None:
                 try:
                     raise error
                 except Exception as raised:
                     response = self._excuse(request, raised, work)
-            return _complete(response)
+            return finish(response)
         except Exception as raised:
             work.step()
             return response_for_exception(request, raised)
