@@ -66,6 +66,16 @@ def longer_than(seconds: float) -> Iterator[float]:
         yield 0
 
 
+def read_slowly(client: Client, seconds: float) -> Iterator[bytes]:
+    """What comes, piece by piece, without end; for more than ``seconds`` slowly."""
+    for pause in longer_than(seconds):
+        time.sleep(pause)
+        some = client.read_some()
+        if not some:
+            raise AssertionError("the response was cut off")
+        yield some
+
+
 class HTTPTests(unittest.TestCase):
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = staticmethod(
         process.new_event_loop
@@ -472,10 +482,7 @@ class HTTPTests(unittest.TestCase):
         ):
             client.request()
             data = b""
-            for pause in longer_than(4):
-                time.sleep(pause)
-                some = client.read_some()
-                self.assertNotEqual(some, b"", "the response was cut off")
+            for some in read_slowly(client, 4):
                 data = (data + some)[-65536:]
                 if data.endswith(b"\r\n0\r\n\r\n"):
                     break
@@ -494,10 +501,7 @@ class HTTPTests(unittest.TestCase):
             client.request()
             client.read_until(b"\r\n\r\n")
             left = size
-            for pause in longer_than(4):
-                time.sleep(pause)
-                some = client.read_some()
-                self.assertNotEqual(some, b"", "the response was cut off")
+            for some in read_slowly(client, 4):
                 left -= len(some)
                 if not left:
                     break

@@ -19,7 +19,7 @@ from .asgi_apps import Receive, Scope, Send, body, read_body, respond, start
 from .http2_peer import settings
 from .serving import Client, Serving, serving
 from .test_asgi import Happening
-from .test_http import longer_than
+from .test_http import read_slowly
 from .test_http1_engine import BODY_HIGH_WATER, Conversation, post, post_raw, talk
 from .test_http2_engine import LARGE
 from .test_http2_engine import Conversation as HTTP2Conversation
@@ -483,10 +483,7 @@ class Clients(unittest.TestCase):
         client.request()
         left = 20_000_000
         client.read_until(b"\r\n\r\n")
-        for pause in longer_than(4):
-            time.sleep(pause)
-            some = client.read_some()
-            self.assertNotEqual(some, b"", "the response was cut off")
+        for some in read_slowly(client, 4):
             left -= len(some)
             if not left:
                 break
